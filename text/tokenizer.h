@@ -1,0 +1,71 @@
+/* tokenizer.h - text to token ids. SentencePiece models (unigram or BPE).
+ *
+ * Framing: [bos?] pieces... eos. bos is added only when the tokenizer was opened with it;
+ * eos always is, also after truncation. A caption has no padding: sequences are packed.
+ *
+ * Usage:   dip_tokenizer_open (file) or _open_bytes; dip_tokenizer_encode; _close.
+ * Threads: a tokenizer may be used by any number of threads at once.
+ * Errors:  DIP_IO; DIP_FORMAT (not a SentencePiece model: says what it looks like, e.g. HTML or
+ *          a Git LFS pointer; no eos piece); DIP_NOMEM.                                   */
+#ifndef DIP_TEXT_TOKENIZER_H
+#define DIP_TEXT_TOKENIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct dip_tokenizer dip_tokenizer;
+
+dip_status dip_tokenizer_open(dip_tokenizer **tokenizer, const char *path);
+dip_status dip_tokenizer_open_bytes(dip_tokenizer **tokenizer, const void *model, size_t n_bytes,
+                                    const char *name);
+void dip_tokenizer_close(dip_tokenizer *tokenizer); /* accepts NULL */
+
+/* Write at most max_ids ids (max_ids >= 1), eos last; returns how many were written. *n_unknown,
+ * if not NULL, receives the number of unknown pieces. Text may hold any bytes; special-token
+ * spellings in it are plain text. Signature fits dip_encode_fn with dip_tokenizer_encode_caption. */
+int dip_tokenizer_encode(const dip_tokenizer *tokenizer, int32_t *ids, int max_ids,
+                         const char *text, size_t n_bytes, int *n_unknown);
+/* The same as a callback: context is the dip_tokenizer. */
+int dip_tokenizer_encode_caption(void *tokenizer, int32_t *ids, int max_ids, const char *text,
+                                 size_t n_bytes);
+
+/* Ids to text (special ids left out); *out is malloc'd. DIP_CONFIG for an id out of range. */
+dip_status dip_tokenizer_decode(const dip_tokenizer *tokenizer, char **out, const int32_t *ids,
+                                int n_ids);
+
+int dip_tokenizer_vocab_size(const dip_tokenizer *tokenizer);
+int dip_tokenizer_eos(const dip_tokenizer *tokenizer);
+int dip_tokenizer_bos(const dip_tokenizer *tokenizer); /* -1 if none */
+int dip_tokenizer_pad(const dip_tokenizer *tokenizer); /* -1 if none */
+int dip_tokenizer_unk(const dip_tokenizer *tokenizer);
+const char *dip_tokenizer_model_type(const dip_tokenizer *tokenizer); /* "unigram", "bpe", ... */
+/* Piece of an id; "" out of range. Valid while the tokenizer is open. */
+const char *dip_tokenizer_piece(const dip_tokenizer *tokenizer, int id);
+/* The serialized model, for writing it beside a checkpoint. */
+const void *dip_tokenizer_bytes(const dip_tokenizer *tokenizer, size_t *n_bytes);
+
+typedef struct dip_tokenizer_train_options {
+    const char *input;          /* text file, one caption a line */
+    const char *output;         /* model file, written atomically */
+    int vocab_size;             /* upper limit: a small corpus may give fewer pieces */
+    const char *model_type;     /* "unigram" or "bpe" */
+    double character_coverage;  /* (0, 1] */
+    int byte_fallback;
+    uint64_t seed;
+    int n_threads;
+} dip_tokenizer_train_options;
+
+/* Train a model whose pieces are pad = 0, unk = 1, no bos, and eos = the last id: the end of a
+ * caption is then the largest id, which open_clip's "argmax" pooling expects. */
+dip_status dip_tokenizer_train(const dip_tokenizer_train_options *options, int *vocab_size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
