@@ -26,7 +26,7 @@
 
 typedef enum dip_option_type {
     DIP_OPT_BOOL,   /* bool */
-    DIP_OPT_INT,    /* int64_t */
+    DIP_OPT_INT,    /* int64_t of at most 2^53 - 1 either way, which JSON carries exactly */
     DIP_OPT_FLOAT,  /* double, finite */
     DIP_OPT_STRING, /* char * (NULL = not given) */
     DIP_OPT_CHOICE, /* char *, one of the words in `choices`, split by '|' */
@@ -43,7 +43,8 @@ typedef struct dip_option {
     dip_option_type type;
     size_t offset;            /* offsetof(struct, field) */
     const char *default_text; /* as it would be typed; NULL = none (string, list) */
-    double min, max;          /* INT, FLOAT: both inclusive; min == max == 0: no limits */
+    double min, max;          /* INT, FLOAT: both inclusive; min == max == 0: no limits;
+                                 max INFINITY: no upper limit */
     const char *choices;      /* CHOICE: "negative|positive|mask" */
     bool required;
     const char *value_name;   /* help: "N", "FILE", "PATTERN" ... */
@@ -60,18 +61,23 @@ typedef struct dip_option_table {
 dip_status dip_config_defaults(const dip_option_table *table, void *fields);
 
 /* Parse argv[0..argc) (no program or command name) into `fields`. A word that is not a flag
- * and belongs to no list is a mistake. */
+ * and belongs to no list is a mistake. A value that begins with "--" is written --key=VALUE.
+ * An option may be given once; a list's words add up: --key A B --key=C. */
 dip_status dip_config_parse(const dip_option_table *table, void *fields, int argc, char **argv);
 
-/* Was the option given by flag or file (rather than left at its default)? `argc, argv` as
- * passed to parse; `file` is the parsed --config or NULL. */
+/* Was the option given by flag or in the --config file (rather than left at its default)?
+ * `argc, argv` as passed to parse. */
 bool dip_config_given(const dip_option_table *table, int argc, char **argv, const char *key);
 
-/* Read keys of a JSON object into `fields` (used for --config and for saved runs). */
+/* Read keys of a JSON object into `fields` (used for --config and for saved runs); keys that
+ * are not there keep what `fields` has, null means "not given". `name` is what messages call
+ * the object. */
 dip_status dip_config_from_json(const dip_option_table *table, void *fields, const cJSON *object,
                                 const char *name);
 
-/* The resolved configuration. JSON keys use '_' as open_clip's params do. */
+/* The resolved configuration, for dip_config_from_json and for people. JSON keys use '_' as
+ * open_clip's params do. Bytes that are not UTF-8 (possible in paths) become U+FFFD in JSON.
+ * NULL only when out of memory. */
 cJSON *dip_config_to_json(const dip_option_table *table, const void *fields);
 void dip_config_print(const dip_option_table *table, const void *fields, FILE *out);
 
@@ -79,6 +85,10 @@ void dip_config_print(const dip_option_table *table, const void *fields, FILE *o
 void dip_config_print_help(const dip_option_table *table, FILE *out);
 
 void dip_config_free(const dip_option_table *table, void *fields); /* zeroed struct is fine */
+
+/* Print paragraphs wrapped at 80 columns, each line after `indent` blanks. A newline ends a
+ * line; a line that begins with a blank is printed as it is. */
+void dip_print_wrapped(FILE *out, int indent, const char *text);
 
 /* The nearest of n words to `word` by edit distance, NULL if none is near enough to suggest. */
 const char *dip_nearest_word(const char *word, const char *const *words, size_t n_words);

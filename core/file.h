@@ -58,5 +58,7 @@ char *dip_format(const char *format, ...) DIP_PRINTF(1, 2);
 
 /* CRC-32C (Castagnoli) of data, continuing from `crc` (start with 0). */
 uint32_t dip_crc32c(uint32_t crc, const void *data, size_t n_bytes);
+/* The same from tables alone, for processors without the instruction. */
+uint32_t dip_crc32c_portable(uint32_t crc, const void *data, size_t n_bytes);
 
 #endif

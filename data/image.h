@@ -46,8 +46,10 @@ typedef struct dip_resizer dip_resizer;
 dip_status dip_resizer_open(dip_resizer **resizer);
 void dip_resizer_close(dip_resizer *resizer); /* accepts NULL */
 
-/* out [out_h][out_w][3] = the crop `box` of `image` resized: byte for byte what Pillow's
- * image.crop(box).resize((out_w, out_h)) gives. flip: mirror left-right afterwards. */
+/* out [out_h][out_w][3] = the crop `box` of `image` resized: byte for byte what Pillow 13's
+ * image.crop(box).resize((out_w, out_h)) gives (older releases may differ by one step of 255
+ * where the height shrinks by over twice as many pixels as the width: they run the passes the
+ * other way round). flip: mirror left-right afterwards. DIP_CONFIG: box not inside the image. */
 dip_status dip_resize(dip_resizer *resizer, uint8_t *out, int out_w, int out_h,
                       const dip_image *image, dip_box box, dip_filter filter, int flip);
 

@@ -9,9 +9,11 @@
  *          again for the next epoch; dip_loader_close.
  * Owns:    workers, slots, batches. A batch is valid until the next dip_loader_next.
  * Threads: the only file of data/ with threads; one consumer.
+ * Faults:  a bad sample enters the ledger when a batch passes it by, not when it is decoded ahead:
+ *          the ledger agrees with dip_loader_position.
  * Errors:  dip_loader_next: DIP_END after the last batch; DIP_FORMAT when more than
- *          max_bad_fraction of the samples seen in this epoch were bad (checked once 100 were
- *          seen, and at the end).                                                         */
+ *          max_bad_fraction of the samples seen in this epoch (since dip_loader_start) were bad
+ *          (checked once 100 were seen, and at the end). DIP_CONFIG for impossible options.  */
 #ifndef DIP_DATA_LOADER_H
 #define DIP_DATA_LOADER_H
 
@@ -54,9 +56,10 @@ typedef struct dip_batch {
     int64_t n;                 /* samples; == batch_size unless the last of drop_last == 0 */
     const uint8_t *images;     /* [n][size][size][3] */
     const int32_t *tokens;     /* [offsets[n]] packed */
-    const int32_t *offsets;    /* [n + 1] */
+    const int32_t *offsets;    /* [n + 1]; all 0 without encode */
     const int32_t *group;      /* [n]: equal numbers <=> equal token sequences in this batch;
-                                  the number is the index of the first such sample */
+                                  the number is the index of the first such sample. Without
+                                  encode every sample is its own group */
     const int64_t *index;      /* [n] sample numbers */
     const int64_t *labels;     /* [n], -1 where the sample has none */
 } dip_batch;

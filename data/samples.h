@@ -7,8 +7,11 @@
  * Usage:   dip_samples_open, dip_samples_get, dip_samples_close.
  * Threads: read-only after open.
  * Faults:  members that make no sample go to the ledger: image without caption (when
- *          `needs` has CAPTION), caption without image, duplicate member, damaged tar.
- * Errors:  DIP_IO, DIP_NOMEM; DIP_CONFIG when no sample at all is left.                   */
+ *          `needs` has CAPTION), caption without image (IMAGE), no readable label (LABEL),
+ *          duplicate member, damaged tar. Samples never join over a damaged place. What a
+ *          caption or an image holds is not looked at here.
+ * Errors:  DIP_IO, DIP_NOMEM; DIP_FORMAT when a shard is no tar file at all; DIP_CONFIG when
+ *          no sample is left.                                                             */
 #ifndef DIP_DATA_SAMPLES_H
 #define DIP_DATA_SAMPLES_H
 
@@ -33,7 +36,7 @@ typedef struct dip_sample {
 typedef struct dip_samples dip_samples;
 
 /* `json_text_key` NULL: captions come from .txt; otherwise from that key of .json (the string is
- * copied into the index). */
+ * copied into the index). Several images under one key: jpg before png, jpeg, webp. */
 dip_status dip_samples_open(dip_samples **samples, const dip_string_list *shards, int needs,
                             const char *json_text_key, dip_faults *faults);
 void dip_samples_close(dip_samples *samples); /* accepts NULL */
@@ -46,7 +49,7 @@ const char *dip_sample_where(const dip_sample *sample, char *buf, size_t n);
 
 /* Split a caption member into its non-empty lines, BOM, CR and outer blanks removed. Calls
  * `each` for every line; stops when it returns non-zero. Returns the number of lines, or -1
- * when the bytes are not UTF-8. Training uses the first line or a random one
+ * when the bytes are not UTF-8. `each` may be NULL. Training uses the first line or a random one
  * (--caption-lines first|random); retrieval uses all. */
 int dip_caption_lines(const char *text, size_t n_bytes,
                       int (*each)(void *context, const char *line, size_t n), void *context);

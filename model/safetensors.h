@@ -1,10 +1,12 @@
 /* safetensors.h - named tensors in one file, as the Hugging Face format defines them.
  *
  * Reading maps the file and enforces every validity rule of the reference reader (header size,
- * UTF-8, no duplicate names, no holes, no overlaps, no trailing bytes, shape product), plus a
- * CRC-32C of the data when the metadata carries one. Writing is atomic, tensors sorted as the
- * reference writer sorts them (dtype descending, then name), header padded to 8 bytes, metadata
- * {"format":"pt"} and "diptych_crc32c".
+ * UTF-8, no duplicate names, no holes, no overlaps, no trailing bytes, shape product). Writing is
+ * atomic, tensors sorted as the reference writer sorts them (dtype descending, then name), header
+ * padded to 8 bytes, metadata {"diptych_crc32c":"%08x","format":"pt","writer":"diptych"}.
+ *
+ * The checksum is the CRC-32C of the whole file, taken with "00000000" in its own place. A file
+ * that carries one is checked when it is opened; files of other programs carry none.
  *
  * Usage:   dip_safetensors_open, _find or _tensors, _close; or fill dip_tensor rows and call
  *          dip_safetensors_write.
@@ -38,12 +40,15 @@ typedef struct dip_safetensors dip_safetensors;
 
 dip_status dip_safetensors_open(dip_safetensors **file, const char *path);
 void dip_safetensors_close(dip_safetensors *file); /* accepts NULL */
+/* All tensors, sorted by name. Their data may lie at any address: copy, do not cast. */
 const dip_tensor *dip_safetensors_tensors(const dip_safetensors *file, size_t *n);
 const dip_tensor *dip_safetensors_find(const dip_safetensors *file, const char *name); /* or NULL */
 
 /* Element i of a floating-point tensor (F32, BF16, F16, F64) as float, into out [n_elements]. */
 dip_status dip_tensor_to_float(float *out, const dip_tensor *tensor);
 
+/* All data must be there at once; names must differ. DIP_CONFIG for tensors that cannot be written,
+ * DIP_IO, DIP_NOMEM. */
 dip_status dip_safetensors_write(const char *path, const dip_tensor *tensors, size_t n_tensors);
 
 #endif

@@ -50,7 +50,7 @@ typedef struct dip_block_saved {
     void *h, *qkv, *attn;        /* [N, C], [N, 3C], [N, C] */
     float *lse;                  /* [N, H] */
     void *x_rows, *attn_rows;    /* [M, C] when `rows`, else NULL */
-    void *mid, *g, *pre, *act;   /* [M, C], [M, C], [M, F], [M, F] */
+    void *mid, *g, *pre, *act;   /* [M, C], [M, C], [M, F], [M, F]; pre NULL when not saving */
     float *mean_1, *rstd_1, *mean_2, *rstd_2;
 } dip_block_saved;
 
@@ -62,12 +62,16 @@ typedef struct dip_block_scratch {
     void *d_rows; /* [N, C]: second buffer of row gradients */
 } dip_block_scratch;
 
-/* Book one block's saved activations for at most max_rows rows (and max_out rows after attention).
- * With save == false nothing but what forward itself needs is booked, so blocks can share it. */
-void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan, dip_space space,
-                    dip_dtype dtype, int64_t max_rows, int64_t max_out_rows, bool rows_only,
-                    const char *name);
-void dip_block_bind(dip_block_saved *saved, const dip_plan *plan);
+/* What one pass books: at most max_rows rows (max_out_rows after attention, fewer when only `rows`
+ * are wanted). save == false: scratch that forward alone needs, which all blocks may share. */
+typedef struct dip_block_extent {
+    int64_t max_rows, max_out_rows;
+    bool rows_only, save;
+} dip_block_extent;
+
+void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan,
+                    dip_dtype dtype, dip_block_extent extent, const char *name);
+void dip_block_bind(dip_block_saved *saved, const dip_plan *plan, dip_block_extent extent);
 
 void dip_block_scratch_plan(dip_block_scratch *scratch, const dip_block *block, dip_plan *plan,
                             dip_dtype dtype, int64_t max_rows);
@@ -82,7 +86,8 @@ dip_status dip_block_forward(dip_exec *exec, const dip_block *block, const dip_p
                              const dip_block_saved *saved, void *y, const void *x,
                              dip_sequences sequences, const int32_t *rows);
 
-/* d_x [N, C] = gradient of x from d_y [M, C]; d_y is overwritten on the way. x as in forward. */
+/* d_x [N, C] = gradient of x from d_y [M, C]; d_y is overwritten on the way; d_x is not d_y. x as in
+ * forward. */
 dip_status dip_block_backward(dip_exec *exec, const dip_block *block, const dip_param_set *params,
                               const dip_block_saved *saved, const dip_block_scratch *scratch,
                               void *d_x, void *d_y, const void *x, dip_sequences sequences,

@@ -1,0 +1,126 @@
+/* AVX-512 with VNNI: four rows (one a 128-bit lane) by two taps per dot product; see
+ * resize_kernels.h. */
+#include "data/resize_kernels.h"
+
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+
+/* Two 16-bit weights, or the two high parts, in every 32-bit element. */
+TARGET static inline __m512i pair(const int16_t *weights)
+{
+    int32_t both;
+    memcpy(&both, weights, sizeof both);
+    return _mm512_set1_epi32(both);
+}
+
+/* low + high * 2^15, without the fraction. */
+TARGET static inline __m512i finish(__m512i low, __m512i high)
+{
+    __m512i sum = _mm512_add_epi32(low, _mm512_slli_epi32(high, DIP_RESIZE_LOW_BITS));
+    return _mm512_srai_epi32(sum, DIP_RESIZE_BITS);
+}
+
+/* One column of four rows: [r g b 0] as 32-bit values in each lane. */
+TARGET static inline __m512i column(const uint8_t *const rows[4], const dip_taps *taps)
+{
+    const __m512i first_two = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+    const __m512i last_two = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
+    __m512i low = _mm512_set1_epi32(1 << (DIP_RESIZE_BITS - 1)), high = _mm512_setzero_si512();
+    size_t at = 3 * (size_t)taps->first;
+    const int16_t *weights = taps->packed;
+    for (int k = 0; k < taps->n; k += DIP_RESIZE_GROUP, at += 12, weights += 8) {
+        __m512i pixels = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(rows[0] + at)));
+        pixels = _mm512_inserti32x4(pixels, _mm_loadu_si128((const __m128i *)(rows[1] + at)), 1);
+        pixels = _mm512_inserti32x4(pixels, _mm_loadu_si128((const __m128i *)(rows[2] + at)), 2);
+        pixels = _mm512_inserti32x4(pixels, _mm_loadu_si128((const __m128i *)(rows[3] + at)), 3);
+        __m512i a = _mm512_shuffle_epi8(pixels, first_two);
+        __m512i b = _mm512_shuffle_epi8(pixels, last_two);
+        low = _mm512_dpwssd_epi32(low, a, pair(weights));
+        low = _mm512_dpwssd_epi32(low, b, pair(weights + 2));
+        high = _mm512_dpwssd_epi32(high, a, pair(weights + 4));
+        high = _mm512_dpwssd_epi32(high, b, pair(weights + 6));
+    }
+    return finish(low, high);
+}
+
+TARGET static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4],
+                              const dip_taps *taps, int n_cols, int flip)
+{
+    if (n_cols < 4) {
+        dip_resize_kernels_c()->horizontal(dst, rows, taps, n_cols, flip);
+        return;
+    }
+    const __m512i forwards = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+    const __m512i backwards = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(12, 13, 14, 8, 9, 10, 4, 5, 6, 0, 1, 2, -1, -1, -1, -1));
+    const __m512i order = flip ? backwards : forwards;
+    for (int x = 0; x < n_cols; x += 4) {
+        if (x > n_cols - 4) x = n_cols - 4; /* the last four overlap the ones before */
+        __m512i ab = _mm512_packs_epi32(column(rows, taps + x), column(rows, taps + x + 1));
+        __m512i cd = _mm512_packs_epi32(column(rows, taps + x + 2), column(rows, taps + x + 3));
+        __m512i out = _mm512_shuffle_epi8(_mm512_packus_epi16(ab, cd), order);
+        size_t at = 3 * (size_t)(flip ? n_cols - 4 - x : x);
+        const __mmask16 twelve = 0x0fff;
+        _mm_mask_storeu_epi8(dst[0] + at, twelve, _mm512_castsi512_si128(out));
+        _mm_mask_storeu_epi8(dst[1] + at, twelve, _mm512_extracti32x4_epi32(out, 1));
+        _mm_mask_storeu_epi8(dst[2] + at, twelve, _mm512_extracti32x4_epi32(out, 2));
+        _mm_mask_storeu_epi8(dst[3] + at, twelve, _mm512_extracti32x4_epi32(out, 3));
+    }
+}
+
+TARGET static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t n_bytes,
+                            const dip_taps *taps)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    src += (size_t)taps->first * src_stride;
+    for (size_t i = 0; i < n_bytes; i += 64) {
+        __mmask64 mask = n_bytes - i >= 64 ? ~0ull : (1ull << (n_bytes - i)) - 1;
+        __m512i low[4], high[4];
+        for (int j = 0; j < 4; j++) {
+            low[j] = _mm512_set1_epi32(1 << (DIP_RESIZE_BITS - 1));
+            high[j] = zero;
+        }
+        const uint8_t *row = src + i;
+        for (int k = 0; k < taps->n; k += 2, row += 2 * src_stride) {
+            const int16_t *weights = taps->packed + 8 * (k / 4) + k % 4;
+            __m512i w_low = pair(weights), w_high = pair(weights + 4);
+            __m512i a = _mm512_maskz_loadu_epi8(mask, row);
+            __m512i b = k + 1 < taps->n ? _mm512_maskz_loadu_epi8(mask, row + src_stride) : zero;
+            __m512i ab[2] = {_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)};
+            for (int j = 0; j < 4; j++) {
+                __m512i pixels = j % 2 ? _mm512_unpackhi_epi8(ab[j / 2], zero)
+                                       : _mm512_unpacklo_epi8(ab[j / 2], zero);
+                low[j] = _mm512_dpwssd_epi32(low[j], pixels, w_low);
+                high[j] = _mm512_dpwssd_epi32(high[j], pixels, w_high);
+            }
+        }
+        for (int j = 0; j < 4; j++) low[j] = finish(low[j], high[j]);
+        __m512i out = _mm512_packus_epi16(_mm512_packs_epi32(low[0], low[1]),
+                                          _mm512_packs_epi32(low[2], low[3]));
+        _mm512_mask_storeu_epi8(dst + i, mask, out);
+    }
+}
+
+const dip_resize_kernels *dip_resize_kernels_avx512(void)
+{
+    static const dip_resize_kernels kernels = {"avx512", horizontal, vertical};
+    int has = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512vnni");
+    return has ? &kernels : NULL;
+}
+
+#else
+
+const dip_resize_kernels *dip_resize_kernels_avx512(void)
+{
+    return NULL;
+}
+
+#endif

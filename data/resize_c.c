@@ -1,0 +1,42 @@
+/* The reference loops; see resize_kernels.h. */
+#include "data/resize_kernels.h"
+
+static uint8_t clip(int32_t sum)
+{
+    int32_t value = sum >> DIP_RESIZE_BITS;
+    return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4], const dip_taps *taps,
+                       int n_cols, int flip)
+{
+    for (int r = 0; r < 4; r++) {
+        if (r > 0 && dst[r] == dst[r - 1]) continue;
+        for (int x = 0; x < n_cols; x++) {
+            const uint8_t *src = rows[r] + 3 * (size_t)taps[x].first;
+            int32_t sum[3];
+            for (int c = 0; c < 3; c++) sum[c] = 1 << (DIP_RESIZE_BITS - 1);
+            for (int k = 0; k < taps[x].n; k++, src += 3)
+                for (int c = 0; c < 3; c++) sum[c] += src[c] * taps[x].weights[k];
+            uint8_t *out = dst[r] + 3 * (size_t)(flip ? n_cols - 1 - x : x);
+            for (int c = 0; c < 3; c++) out[c] = clip(sum[c]);
+        }
+    }
+}
+
+static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t n_bytes,
+                     const dip_taps *taps)
+{
+    src += (size_t)taps->first * src_stride;
+    for (size_t i = 0; i < n_bytes; i++) {
+        int32_t sum = 1 << (DIP_RESIZE_BITS - 1);
+        for (int k = 0; k < taps->n; k++) sum += src[(size_t)k * src_stride + i] * taps->weights[k];
+        dst[i] = clip(sum);
+    }
+}
+
+const dip_resize_kernels *dip_resize_kernels_c(void)
+{
+    static const dip_resize_kernels kernels = {"c", horizontal, vertical};
+    return &kernels;
+}

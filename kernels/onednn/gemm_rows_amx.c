@@ -1,0 +1,189 @@
+/* out = epilogue(A B) over all rows: forward and backward_input.
+ *
+ * B (weights) is packed once a call. Work is cut into items of a few row blocks by a panel of
+ * columns that fits the second-level cache; within an item every row block meets every column
+ * block of the panel, its rows of A staying in the first-level cache. The epilogue of a block
+ * runs while the next one is multiplied.
+ *
+ * Workspace: [packed B][bias as float][per thread: two C blocks, a row of A blocks] */
+#include "kernels/onednn/gemm_blocks.h"
+
+#include <immintrin.h>
+#include <omp.h>
+#include <string.h>
+
+enum {
+    PANEL_BYTES = 5 << 18,   /* of packed B that one pass over the rows uses */
+    MAX_ITEM_BLOCKS = 4,     /* row blocks a thread takes at a time, */
+    MIN_ITEMS_PER_THREAD = 8 /* less if there are few */
+};
+
+typedef struct layout {
+    int64_t n_blocks, n_steps;
+    size_t b_bytes, bias_bytes, a_bytes, c_bytes, thread_bytes;
+} layout;
+
+static layout layout_of(int n_planes, int64_t n, int64_t k)
+{
+    layout l = {.n_blocks = dip_gemm_n_blocks(n), .n_steps = dip_gemm_n_blocks(k)};
+    l.a_bytes = (size_t)l.n_steps * (size_t)n_planes * GEMM_BLOCK_BYTES;
+    l.b_bytes = (size_t)l.n_blocks * l.a_bytes;
+    l.bias_bytes = dip_gemm_round_up((size_t)l.n_blocks * GEMM_BLOCK * sizeof(float));
+    l.c_bytes = GEMM_BLOCK * GEMM_BLOCK * sizeof(float);
+    l.thread_bytes = 2 * l.c_bytes + l.a_bytes;
+    return l;
+}
+
+size_t dip_gemm_rows_bytes(int n_planes, int64_t n, int64_t k, int n_threads)
+{
+    layout l = layout_of(n_planes, n, k);
+    return l.b_bytes + l.bias_bytes + (size_t)n_threads * l.thread_bytes;
+}
+
+static size_t element_bytes(const dip_gemm_method *method)
+{
+    return dip_dtype_bytes(method->dtype);
+}
+
+static int at_most_block(int64_t n) { return n < GEMM_BLOCK ? (int)n : GEMM_BLOCK; }
+
+static void pack_b_block(const dip_gemm_method *method, const dip_gemm_rows_job *job,
+                         const layout *l, uint8_t *packed, int64_t block)
+{
+    int64_t n0 = block * GEMM_BLOCK;
+    int n_cols = at_most_block(job->n - n0);
+    for (int64_t step = 0; step < l->n_steps; step++) {
+        int64_t k0 = step * GEMM_BLOCK;
+        int depth = at_most_block(job->k - k0);
+        uint8_t *dst = packed + (size_t)(block * l->n_steps + step) * (size_t)method->n_planes *
+                                    GEMM_BLOCK_BYTES;
+        const uint8_t *b = job->b;
+        if (job->b_transposed)
+            method->pack(dst, NULL, b + (size_t)(n0 * job->k + k0) * element_bytes(method), job->k,
+                         n_cols, depth, GEMM_B_COLUMNS);
+        else
+            method->pack(dst, NULL, b + (size_t)(k0 * job->n + n0) * element_bytes(method), job->n,
+                         depth, n_cols, GEMM_B_ROWS);
+    }
+}
+
+static void widen_bias(float *out, const dip_gemm_method *method, const dip_gemm_rows_job *job,
+                       const layout *l)
+{
+    memset(out, 0, l->bias_bytes);
+    if (job->bias == NULL) return;
+    if (method->dtype == DIP_F32) {
+        memcpy(out, job->bias, (size_t)job->n * sizeof *out);
+    } else {
+        const dip_bf16 *bias = job->bias;
+        for (int64_t i = 0; i < job->n; i++) out[i] = dip_bf16_to_float(bias[i]);
+    }
+}
+
+/* One row of A blocks. bf16 rows of a full block are read where they are. */
+static dip_gemm_panel a_panel(const dip_gemm_method *method, const dip_gemm_rows_job *job,
+                              const layout *l, uint8_t *packed, int64_t row)
+{
+    size_t row_bytes = (size_t)job->k * element_bytes(method);
+    const uint8_t *a = (const uint8_t *)job->a + (size_t)row * row_bytes;
+    int n_rows = at_most_block(job->m - row);
+    if (method->dtype == DIP_BF16 && job->k % GEMM_BLOCK == 0 && n_rows == GEMM_BLOCK)
+        return (dip_gemm_panel){a, row_bytes, 16 * row_bytes, 64};
+    size_t step_bytes = (size_t)method->n_planes * GEMM_BLOCK_BYTES;
+    for (int64_t step = 0; step < l->n_steps; step++)
+        method->pack(packed + (size_t)step * step_bytes, NULL,
+                     a + (size_t)(step * GEMM_BLOCK) * element_bytes(method), job->k, n_rows,
+                     at_most_block(job->k - step * GEMM_BLOCK), GEMM_A_ROWS);
+    return (dip_gemm_panel){packed, 64, GEMM_TILE_BYTES, step_bytes};
+}
+
+/* Ask for part `index` of `n_parts` of the row block after this one. */
+static void prefetch_rows(const dip_gemm_method *method, const dip_gemm_rows_job *job, int64_t row,
+                          int64_t index, int64_t n_parts)
+{
+    size_t row_bytes = (size_t)job->k * element_bytes(method);
+    size_t n_bytes = (size_t)at_most_block(job->m - row) * row_bytes;
+    size_t part = (n_bytes / (size_t)n_parts + 63) & ~(size_t)63;
+    const char *a = (const char *)job->a + (size_t)row * row_bytes;
+    size_t begin = (size_t)index * part, end = begin + part < n_bytes ? begin + part : n_bytes;
+    for (size_t at = begin; at < end; at += 64) _mm_prefetch(a + at, _MM_HINT_T0);
+}
+
+typedef struct range {
+    int64_t begin, end; /* blocks */
+} range;
+
+static void multiply_item(const dip_gemm_method *method, const dip_gemm_rows_job *job,
+                          const layout *l, const dip_gemm_epilogue *epilogue,
+                          const uint8_t *packed_b, uint8_t *scratch, range rows, range cols)
+{
+    float *c = (float *)(void *)scratch;
+    dip_gemm_pending pending = {.epilogue = epilogue};
+    int turn = 0;
+    for (int64_t i = rows.begin; i < rows.end; i++) {
+        int64_t row = i * GEMM_BLOCK;
+        dip_gemm_panel a = a_panel(method, job, l, scratch + 2 * l->c_bytes, row);
+        for (int64_t j = cols.begin; j < cols.end; j++) {
+            float *block = c + turn * GEMM_BLOCK * GEMM_BLOCK;
+            if (row + GEMM_BLOCK < job->m)
+                prefetch_rows(method, job, row + GEMM_BLOCK, j - cols.begin, cols.end - cols.begin);
+            method->kernel(block, GEMM_BLOCK, false, &a, packed_b + (size_t)j * l->a_bytes,
+                           l->n_steps, &pending);
+            dip_gemm_pending_run(&pending, GEMM_BLOCK);
+            pending.c = block;
+            pending.row = row;
+            pending.col = j * GEMM_BLOCK;
+            pending.n_rows = at_most_block(job->m - row);
+            pending.n_cols = at_most_block(job->n - pending.col);
+            pending.n_done = 0;
+            turn = !turn;
+        }
+    }
+    dip_gemm_pending_run(&pending, GEMM_BLOCK);
+}
+
+void dip_gemm_rows(const dip_gemm_method *method, const dip_gemm_rows_job *job)
+{
+    const layout l = layout_of(method->n_planes, job->n, job->k);
+    uint8_t *packed_b = job->workspace;
+    float *bias = (float *)(void *)(packed_b + l.b_bytes);
+    uint8_t *threads = packed_b + l.b_bytes + l.bias_bytes;
+    const dip_gemm_epilogue epilogue = {
+        .run = dip_gemm_epilogue_for(method->dtype, job->act, job->gradient),
+        .out = job->out,
+        .pre = job->pre,
+        .residual = job->residual,
+        .act_pre = job->act_pre,
+        .bias = bias,
+        .ld = job->n,
+    };
+    int64_t m_blocks = dip_gemm_n_blocks(job->m);
+    int64_t n_panels = (int64_t)((l.b_bytes + PANEL_BYTES - 1) / PANEL_BYTES);
+    if (n_panels < 1) n_panels = 1;
+    int64_t panel_blocks = (l.n_blocks + n_panels - 1) / n_panels;
+    n_panels = (l.n_blocks + panel_blocks - 1) / panel_blocks;
+    int64_t item_blocks = n_panels * m_blocks / (MIN_ITEMS_PER_THREAD * job->n_threads);
+    if (item_blocks < 1) item_blocks = 1;
+    if (item_blocks > MAX_ITEM_BLOCKS) item_blocks = MAX_ITEM_BLOCKS;
+    int64_t items_per_panel = (m_blocks + item_blocks - 1) / item_blocks;
+
+    widen_bias(bias, method, job, &l);
+#pragma omp parallel num_threads(job->n_threads)
+    {
+        uint8_t *scratch = threads + (size_t)omp_get_thread_num() * l.thread_bytes;
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < l.n_blocks; block++)
+            pack_b_block(method, job, &l, packed_b, block);
+        if (method->thread_begin != NULL) method->thread_begin();
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t item = 0; item < n_panels * items_per_panel; item++) {
+            range rows = {item % items_per_panel * item_blocks, 0};
+            range cols = {item / items_per_panel * panel_blocks, 0};
+            rows.end = rows.begin + item_blocks < m_blocks ? rows.begin + item_blocks : m_blocks;
+            cols.end = cols.begin + panel_blocks < l.n_blocks ? cols.begin + panel_blocks
+                                                              : l.n_blocks;
+            multiply_item(method, job, &l, &epilogue, packed_b, scratch, rows, cols);
+        }
+        if (method->thread_end != NULL) method->thread_end();
+    }
+}

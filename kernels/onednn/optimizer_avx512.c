@@ -1,0 +1,4 @@
+#include "kernels/onednn/vector_avx512.h"
+
+#define VECTOR_FILE "kernels/onednn/optimizer_vector.h"
+#include "kernels/onednn/each_type.h"

@@ -1,0 +1,44 @@
+/* loss.h - what an objective is: features of the whole batch in, their gradients out.
+ *
+ * A loss sees features and never a tower. Gradients come back correctly scaled, whatever the number
+ * of micro-batches the features were computed in: the trainer adds nothing.
+ *
+ * Usage:   dip_loss_find("infonce"); workspace; forward_backward.
+ * Errors:  what its ops report.                                                              */
+#ifndef DIP_LOSS_LOSS_H
+#define DIP_LOSS_LOSS_H
+
+#include <stdint.h>
+
+#include "kernels/ops.h"
+
+typedef struct dip_loss_input {
+    const float *u, *v;        /* [B, E] on the device: image and text features of unit length */
+    const int32_t *group;      /* [B] on the device: equal numbers = identical captions; or NULL */
+    dip_duplicates duplicates; /* what identical captions are to each other */
+    int64_t batch, embed;      /* B, E */
+    float logit_scale;         /* log of the factor on the cosine */
+} dip_loss_input;
+
+/* Device memory for the results; `stats` is scratch of stats_floats(B) floats. */
+typedef struct dip_loss_output {
+    float *d_u, *d_v;       /* [B, E] */
+    float *d_logit_scale;   /* [1], of the log */
+    float *stats;
+    double loss;            /* mean over the batch, on the host */
+} dip_loss_output;
+
+typedef struct dip_loss {
+    const char *name;
+    double init_logit_scale;    /* log: ln(1/0.07) for InfoNCE */
+    int64_t (*stats_floats)(int64_t batch);
+    size_t (*workspace)(const dip_exec *exec, int64_t batch, int64_t embed);
+    /* d_u == NULL: the value only. */
+    dip_status (*forward_backward)(dip_exec *exec, dip_loss_output *out, const dip_loss_input *in);
+} dip_loss;
+
+/* The registry, in loss.c. NULL if there is no such name. */
+const dip_loss *dip_loss_find(const char *name);
+const dip_loss *const *dip_loss_all(size_t *n);
+
+#endif

@@ -1,0 +1,71 @@
+/* encoding.h - what the commands that run a model have in common: options, data, reports.
+ *
+ * Usage:   put a dip_encoding_flags into the command's struct and DIP_ENCODING_OPTIONS into its
+ *          table; dip_encoding_open; dip_data_open; dip_data_encode_images; dip_report_print.
+ * Owns:    dip_data owns samples and ledger; dip_data_close prints the ledger on stderr.     */
+#ifndef DIP_TOOLS_ENCODING_H
+#define DIP_TOOLS_ENCODING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "core/config.h"
+#include "data/loader.h"
+#include "model/model.h"
+
+typedef struct dip_encoding_flags {
+    char *model, *device, *precision;
+    int64_t batch_size, workers, threads;
+    bool use_ema, json;
+} dip_encoding_flags;
+
+#define DIP_ENCODING_OPTIONS(type, field)                                                          \
+    {"model", DIP_OPT_STRING, offsetof(type, field.model), NULL, 0, 0, NULL, true, "FOLDER",       \
+     "A checkpoint, an exported model, or a run folder (its newest checkpoint is taken)."},        \
+    {"device", DIP_OPT_CHOICE, offsetof(type, field.device), "auto", 0, 0, "auto|cpu|reference",   \
+     false, NULL, "Where to compute. reference is plain C, for checking."},                        \
+    {"precision", DIP_OPT_CHOICE, offsetof(type, field.precision), "auto", 0, 0,                   \
+     "auto|bf16|fp32", false, NULL,                                                                \
+     "Number format of activations and weights. auto is bf16 where the CPU is fast at it."},       \
+    {"batch-size", DIP_OPT_INT, offsetof(type, field.batch_size), "64", 1, 65536, NULL, false,     \
+     "N", "Images or texts computed at once."},                                                    \
+    {"workers", DIP_OPT_INT, offsetof(type, field.workers), "0", 0, 1024, NULL, false, "N",        \
+     "Threads that decode images; 0 = one a core."},                                               \
+    {"threads", DIP_OPT_INT, offsetof(type, field.threads), "0", 0, 1024, NULL, false, "N",        \
+     "Threads that compute; 0 = one a core. The results do not depend on it."},                    \
+    {"use-ema", DIP_OPT_BOOL, offsetof(type, field.use_ema), "false", 0, 0, NULL, false, NULL,     \
+     "Use the averaged weights of a training checkpoint, if it has any."},                         \
+    {"json", DIP_OPT_BOOL, offsetof(type, field.json), "false", 0, 0, NULL, false, NULL,           \
+     "Print exactly one JSON object on stdout."}
+
+dip_status dip_encoding_open(dip_model **model, const dip_encoding_flags *flags);
+
+/* All samples of a shard pattern, and the ledger of those that could not be used. */
+typedef struct dip_data {
+    dip_faults *faults;
+    dip_samples *samples;
+} dip_data;
+
+dip_status dip_data_open(dip_data *data, const char *pattern, int needs,
+                         const char *json_text_key);
+void dip_data_close(dip_data *data); /* prints the ledger, if anything is in it, on stderr */
+
+/* Called with features [batch->n][E]; a status other than DIP_OK ends the encoding. */
+typedef dip_status dip_encoded_fn(void *context, const dip_batch *batch, const float *features);
+
+/* Every image of the data, in storage order, preprocessed as the model's configuration says.
+ * *seconds: wall time from the first batch to the last. DIP_FORMAT when no image can be used. */
+dip_status dip_data_encode_images(const dip_data *data, dip_model *model,
+                                  const dip_encoding_flags *flags, dip_encoded_fn *each,
+                                  void *context, double *seconds);
+
+/* A report is one JSON object. Printed as JSON, or for people: a line a key. */
+cJSON *dip_report_new(const dip_model *model); /* "model", "precision"; NULL out of memory */
+dip_status dip_report_print(const cJSON *report, bool json); /* DIP_NOMEM also for NULL */
+
+double dip_seconds_now(void);
+
+#endif

@@ -1,0 +1,271 @@
+#include "train/checkpoint.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "core/json.h"
+#include "model/safetensors.h"
+
+#define OPTIMIZER_FILE "optimizer.safetensors"
+#define TRAINER_FILE "trainer.json"
+
+enum { FORMAT_VERSION = 1, MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16 };
+
+/* The progress fields once, for writing and reading. */
+static const struct {
+    const char *key;
+    size_t offset;
+} progress_fields[] = {
+    {"epoch", offsetof(dip_progress, epoch)},
+    {"position", offsetof(dip_progress, position)},
+    {"step", offsetof(dip_progress, step)},
+    {"n_updates", offsetof(dip_progress, n_updates)},
+    {"n_skipped", offsetof(dip_progress, n_skipped)},
+    {"samples_seen", offsetof(dip_progress, samples_seen)},
+    {"total_steps", offsetof(dip_progress, total_steps)},
+    {"n_samples", offsetof(dip_progress, n_samples)},
+};
+enum { N_PROGRESS_FIELDS = sizeof progress_fields / sizeof progress_fields[0] };
+
+/* ---- moments: two tensors a parameter -------------------------------------------------- */
+
+/* Names "exp_avg.NAME" and "exp_avg_sq.NAME", in one malloc'd block with the tensor rows. */
+typedef struct moments {
+    dip_tensor *tensors;
+    char (*names)[MOMENT_NAME_BYTES];
+    size_t n;
+} moments;
+
+static void moments_free(moments *m)
+{
+    free(m->tensors);
+    free(m->names);
+    *m = (moments){0};
+}
+
+static dip_status moments_describe(moments *m, const dip_param_table *table, const float *first,
+                                   const float *second)
+{
+    const size_t n = 2 * (size_t)table->n_params;
+    *m = (moments){.tensors = calloc(n, sizeof *m->tensors), .names = calloc(n, sizeof *m->names),
+                   .n = n};
+    if (!m->tensors || !m->names) {
+        moments_free(m);
+        return dip_fail(DIP_NOMEM, "no memory to describe %zu optimizer tensors", n);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const dip_param *param = &table->params[i / 2];
+        snprintf(m->names[i], sizeof m->names[i], "%s.%s", i % 2 ? "exp_avg_sq" : "exp_avg",
+                 param->name);
+        m->tensors[i] = (dip_tensor){.name = m->names[i], .dtype = DIP_ST_F32,
+                                     .n_dims = param->n_dims,
+                                     .data = (i % 2 ? second : first) + param->offset,
+                                     .n_bytes = (size_t)param->n_elements * sizeof(float)};
+        memcpy(m->tensors[i].shape, param->shape, sizeof param->shape);
+    }
+    return DIP_OK;
+}
+
+static dip_status write_moments(const char *path, const dip_param_table *table, const float *first,
+                                const float *second)
+{
+    moments m;
+    DIP_TRY(moments_describe(&m, table, first, second));
+    dip_status status = dip_safetensors_write(path, m.tensors, m.n);
+    moments_free(&m);
+    return status;
+}
+
+static dip_status read_moments(float *first, float *second, const dip_param_table *table,
+                               const char *path)
+{
+    dip_safetensors *file = NULL;
+    moments m;
+    dip_status status;
+    DIP_TRY(moments_describe(&m, table, first, second));
+    DIP_TRY_GOTO(dip_safetensors_open(&file, path));
+    for (size_t i = 0; i < m.n; i++) {
+        const dip_tensor *want = &m.tensors[i], *have = dip_safetensors_find(file, want->name);
+        if (!have || have->dtype != DIP_ST_F32 || have->n_bytes != want->n_bytes) {
+            status = dip_fail(DIP_FORMAT, "%s: tensor %s is %s", path, want->name,
+                              have ? "of another size or type" : "missing");
+            goto fail;
+        }
+        memcpy((i % 2 ? second : first) + table->params[i / 2].offset, have->data, have->n_bytes);
+    }
+    status = DIP_OK;
+fail:
+    dip_safetensors_close(file);
+    moments_free(&m);
+    return status;
+}
+
+/* ---- writing --------------------------------------------------------------------------- */
+
+static dip_status write_trainer_json(const char *path, const dip_progress *progress,
+                                     const cJSON *configuration)
+{
+    cJSON *root = cJSON_CreateObject();
+    dip_status status = DIP_OK;
+    if (!root || !cJSON_AddNumberToObject(root, "format_version", FORMAT_VERSION)) goto memory;
+    for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
+        const int64_t value = *(const int64_t *)((const char *)progress + progress_fields[i].offset);
+        if (!cJSON_AddNumberToObject(root, progress_fields[i].key, (double)value)) goto memory;
+    }
+    if (configuration) {
+        cJSON *copy = cJSON_Duplicate(configuration, 1);
+        if (!copy || !cJSON_AddItemToObject(root, "configuration", copy)) goto memory;
+    }
+    status = dip_json_write(path, root);
+    cJSON_Delete(root);
+    return status;
+memory:
+    cJSON_Delete(root);
+    return dip_fail(DIP_NOMEM, "no memory to write %s", path);
+}
+
+/* Every file of the checkpoint into `dir`. host [2 n_values] is scratch. */
+static dip_status write_files(dip_step *step, const dip_tokenizer *tokenizer,
+                              const dip_progress *progress, const cJSON *configuration,
+                              const char *dir, float *host)
+{
+    const dip_param_table *table = &step->clip->table;
+    const size_t bytes = (size_t)table->n_values * sizeof(float);
+    float *second = host + table->n_values;
+    dip_exec *exec = &step->exec;
+    size_t tokenizer_bytes;
+    char path[4352];
+#define FILE_IN_DIR(name) (snprintf(path, sizeof path, "%s/%s", dir, name), path)
+    cJSON *model = dip_model_config_to_json(&step->clip->config);
+    if (!model) return dip_fail(DIP_NOMEM, "no memory to write the model configuration");
+    dip_status status = dip_json_write(FILE_IN_DIR(DIP_CONFIG_FILE), model);
+    cJSON_Delete(model);
+    DIP_TRY(status);
+
+    const void *tokenizer_model = dip_tokenizer_bytes(tokenizer, &tokenizer_bytes);
+    DIP_TRY(dip_file_write(FILE_IN_DIR(DIP_TOKENIZER_FILE), tokenizer_model, tokenizer_bytes));
+
+    DIP_TRY(exec->device->download(exec, host, step->params.master, bytes));
+    DIP_TRY(dip_weights_write(FILE_IN_DIR(DIP_WEIGHTS_FILE), table, host));
+    if (step->optimizer.ema) {
+        DIP_TRY(exec->device->download(exec, host, step->optimizer.ema, bytes));
+        DIP_TRY(dip_weights_write(FILE_IN_DIR(DIP_EMA_FILE), table, host));
+    }
+    DIP_TRY(exec->device->download(exec, host, step->optimizer.m, bytes));
+    DIP_TRY(exec->device->download(exec, second, step->optimizer.v, bytes));
+    DIP_TRY(write_moments(FILE_IN_DIR(OPTIMIZER_FILE), table, host, second));
+    return write_trainer_json(FILE_IN_DIR(TRAINER_FILE), progress, configuration);
+#undef FILE_IN_DIR
+}
+
+dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
+                                const dip_progress *progress, const cJSON *configuration,
+                                const char *checkpoints_dir, const char *name)
+{
+    const size_t n = (size_t)step->clip->table.n_values;
+    float *host = malloc(2 * n * sizeof *host);
+    char *temporary = dip_format("%s/.tmp-%s", checkpoints_dir, name);
+    char *replaced = dip_format("%s/.old-%s", checkpoints_dir, name);
+    char *final = dip_path_join(checkpoints_dir, name);
+    char *latest = dip_path_join(checkpoints_dir, "epoch_latest");
+    dip_status status;
+    if (!host || !temporary || !replaced || !final || !latest) {
+        status = dip_fail(DIP_NOMEM, "no memory to write checkpoint %s", name);
+        goto fail;
+    }
+    DIP_TRY_GOTO(dip_remove_tree(temporary));
+    DIP_TRY_GOTO(dip_remove_tree(replaced));
+    DIP_TRY_GOTO(dip_make_dirs(temporary));
+    DIP_TRY_GOTO(write_files(step, tokenizer, progress, configuration, temporary, host));
+    DIP_TRY_GOTO(dip_sync_dir(temporary));
+    /* A checkpoint of this name exists when a resumed run reaches the same point again. */
+    const bool exists = dip_path_exists(final);
+    if (exists && rename(final, replaced) != 0) {
+        status = dip_fail(DIP_IO, "cannot rename %s: %s", final, strerror(errno));
+        goto fail;
+    }
+    if (rename(temporary, final) != 0) {
+        status = dip_fail(DIP_IO, "cannot rename %s to %s: %s", temporary, final, strerror(errno));
+        if (exists && rename(replaced, final) != 0)
+            status = dip_fail_prefix(DIP_IO, "the older checkpoint is left in %s; ", replaced);
+        goto fail;
+    }
+    DIP_TRY_GOTO(dip_sync_dir(checkpoints_dir));
+    DIP_TRY_GOTO(dip_symlink_replace(name, latest));
+    DIP_TRY_GOTO(dip_remove_tree(replaced));
+    status = DIP_OK;
+fail:
+    free(host);
+    free(temporary);
+    free(replaced);
+    free(final);
+    free(latest);
+    return status;
+}
+
+/* ---- reading --------------------------------------------------------------------------- */
+
+dip_status dip_checkpoint_read_progress(dip_progress *progress, cJSON **configuration,
+                                        const char *dir)
+{
+    char path[4352];
+    cJSON *root = NULL;
+    snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
+    *configuration = NULL;
+    if (!dip_path_exists(path))
+        return dip_fail(DIP_CONFIG, "%s holds no %s: it has weights at most, which cannot be "
+                                    "resumed from", dir, TRAINER_FILE);
+    DIP_TRY(dip_json_read(&root, path));
+    const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "format_version");
+    if (!cJSON_IsNumber(version) || version->valuedouble != FORMAT_VERSION) {
+        const double seen = cJSON_IsNumber(version) ? version->valuedouble : 0;
+        cJSON_Delete(root);
+        return dip_fail(DIP_FORMAT, "%s: format_version is %g; this program reads %d", path, seen,
+                        FORMAT_VERSION);
+    }
+    for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, progress_fields[i].key);
+        if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9e15) {
+            cJSON_Delete(root);
+            return dip_fail(DIP_FORMAT, "%s: '%s' must be a number of at least 0", path,
+                            progress_fields[i].key);
+        }
+        *(int64_t *)((char *)progress + progress_fields[i].offset) = (int64_t)item->valuedouble;
+    }
+    *configuration = cJSON_DetachItemFromObjectCaseSensitive(root, "configuration");
+    cJSON_Delete(root);
+    return DIP_OK;
+}
+
+dip_status dip_checkpoint_read(dip_step *step, const dip_progress *progress, const char *dir)
+{
+    const dip_param_table *table = &step->clip->table;
+    const size_t n = (size_t)table->n_values, bytes = n * sizeof(float);
+    dip_exec *exec = &step->exec;
+    dip_status status;
+    char path[4352];
+    float *host = calloc(2 * n, sizeof *host);
+    if (!host) return dip_fail(DIP_NOMEM, "no memory to read checkpoint %s", dir);
+    snprintf(path, sizeof path, "%s/%s", dir, DIP_WEIGHTS_FILE);
+    DIP_TRY_GOTO(dip_weights_read(host, table, path));
+    const float *ema = NULL;
+    snprintf(path, sizeof path, "%s/%s", dir, DIP_EMA_FILE);
+    if (step->optimizer.ema && dip_path_exists(path)) {
+        DIP_TRY_GOTO(dip_weights_read(host + n, table, path));
+        ema = host + n;
+    }
+    DIP_TRY_GOTO(dip_step_upload(step, host, ema));
+    memset(host, 0, 2 * bytes);
+    snprintf(path, sizeof path, "%s/%s", dir, OPTIMIZER_FILE);
+    DIP_TRY_GOTO(read_moments(host, host + n, table, path));
+    DIP_TRY_GOTO(exec->device->upload(exec, step->optimizer.m, host, bytes));
+    DIP_TRY_GOTO(exec->device->upload(exec, step->optimizer.v, host + n, bytes));
+    step->optimizer.n_updates = progress->n_updates;
+fail:
+    free(host);
+    return status;
+}

@@ -1,0 +1,46 @@
+/* checkpoint.h - a training run on disk, complete or not there at all.
+ *
+ * CHECKPOINTS/NAME/ holds the files of model/clip.h and
+ *     optimizer.safetensors   exp_avg.PARAM and exp_avg_sq.PARAM, fp32
+ *     trainer.json            where the run stands: dip_progress, and the resolved configuration
+ * The folder is written under another name, synced, and renamed; CHECKPOINTS/epoch_latest is then
+ * pointed at it. A crash leaves the old checkpoint or the new one, and at most a folder
+ * .tmp-NAME that the next save removes. Every file but the tokenizer carries its own checksum.
+ *
+ * Errors:  DIP_IO, DIP_NOMEM; reading: DIP_FORMAT or DIP_CONFIG saying which file and why.    */
+#ifndef DIP_TRAIN_CHECKPOINT_H
+#define DIP_TRAIN_CHECKPOINT_H
+
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "core/status.h"
+#include "text/tokenizer.h"
+#include "train/step.h"
+
+/* Where a run stands; position and epoch are the loader's. */
+typedef struct dip_progress {
+    int64_t epoch;        /* of the next step */
+    int64_t position;     /* samples consumed in that epoch */
+    int64_t step;         /* steps done, skipped ones included */
+    int64_t n_updates;    /* steps applied */
+    int64_t n_skipped;
+    int64_t samples_seen;
+    int64_t total_steps;  /* the schedule's length */
+    int64_t n_samples;    /* samples in the data set */
+} dip_progress;
+
+/* `configuration` (may be NULL) is stored as it is. */
+dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
+                                const dip_progress *progress, const cJSON *configuration,
+                                const char *checkpoints_dir, const char *name);
+
+/* The run's standing and configuration, before anything is built. Free *configuration. */
+dip_status dip_checkpoint_read_progress(dip_progress *progress, cJSON **configuration,
+                                        const char *dir);
+
+/* Weights, moments and average into an open step. */
+dip_status dip_checkpoint_read(dip_step *step, const dip_progress *progress, const char *dir);
+
+#endif

@@ -1,0 +1,159 @@
+#include "train/options.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "loss/loss.h"
+
+#define AT(field) offsetof(dip_train_options, field)
+#define BIG 9007199254740992.0 /* 2^53: integers that JSON numbers hold exactly */
+
+static const dip_option options[] = {
+    {"train-data", DIP_OPT_STRING, AT(train_data), NULL, 0, 0, NULL, true, "PATTERN",
+     "Shards to train on: 'shards/{00000..00059}.tar', several patterns joined by '::', or a folder "
+     "of .tar files."},
+    {"val-data", DIP_OPT_STRING, AT(val_data), NULL, 0, 0, NULL, false, "PATTERN",
+     "Shards held out: loss and cross-modal recall are measured on them."},
+    {"json-text-key", DIP_OPT_STRING, AT(json_text_key), NULL, 0, 0, NULL, false, "KEY",
+     "Take captions from this key of the .json member instead of the .txt member."},
+    {"caption-lines", DIP_OPT_CHOICE, AT(caption_lines), "first", 0, 0, "first|random", false,
+     "WHICH", "Of several caption lines: the first, or one drawn anew each epoch."},
+    {"caption-duplicates", DIP_OPT_CHOICE, AT(caption_duplicates), "negative", 0, 0,
+     "negative|positive|mask", false, "WHAT",
+     "What identical captions in a batch are to each other: negatives (as in open_clip), positives, "
+     "or masked out of the softmax."},
+    {"workers", DIP_OPT_INT, AT(workers), "2", 1, 1024, NULL, false, "N",
+     "Threads that read and decode. Changes the speed, never the result."},
+    {"prefetch", DIP_OPT_INT, AT(prefetch), "2", 1, 64, NULL, false, "N",
+     "Batches decoded ahead."},
+    {"max-image-pixels", DIP_OPT_INT, AT(max_image_pixels), "25000000", 1, BIG, NULL, false, "N",
+     "Larger images are left out, counted and named."},
+    {"max-bad-fraction", DIP_OPT_FLOAT, AT(max_bad_fraction), "0.1", 0, 1, NULL, false, "F",
+     "Stop when more than this share of the samples of an epoch cannot be used."},
+    {"crop-scale-min", DIP_OPT_FLOAT, AT(crop_scale_min), "0.9", 0.01, 1, NULL, false, "F",
+     "Random resized crop: least share of the image's area. 1 with --crop-ratio 1 turns random "
+     "cropping off."},
+    {"crop-scale-max", DIP_OPT_FLOAT, AT(crop_scale_max), "1", 0.01, 1, NULL, false, "F",
+     "Random resized crop: largest share of the image's area."},
+    {"crop-ratio", DIP_OPT_FLOAT, AT(crop_ratio), "1.3333333333333333", 1, 10, NULL, false, "R",
+     "Random resized crop: aspect ratios from 1/R to R."},
+    {"flip", DIP_OPT_FLOAT, AT(flip), "0", 0, 1, NULL, false, "P",
+     "Probability of mirroring an image left-right (open_clip: 0)."},
+
+    {"model", DIP_OPT_STRING, AT(model), "ViT-B-32", 0, 0, NULL, false, "NAME|FILE",
+     "A built-in model (diptych inspect lists them) or an open_clip model_cfg JSON file."},
+    {"tokenizer", DIP_OPT_STRING, AT(tokenizer), NULL, 0, 0, NULL, true, "FILE",
+     "SentencePiece model (diptych tokenizer train). Its size becomes the model's vocab_size."},
+    {"loss", DIP_OPT_STRING, AT(loss), "infonce", 0, 0, NULL, false, "NAME", "The objective."},
+    {"image-mean", DIP_OPT_FLOAT, AT(image_mean), "-1", -1, 1, NULL, false, "X",
+     "Subtracted from every channel (values in 0..1). Negative: the model configuration's own."},
+    {"image-std", DIP_OPT_FLOAT, AT(image_std), "-1", -1, 10, NULL, false, "X",
+     "Divides every channel afterwards. Negative: the model configuration's own."},
+
+    {"batch-size", DIP_OPT_INT, AT(batch_size), "64", 1, 1 << 24, NULL, false, "N",
+     "Pairs computed at once."},
+    {"accum-freq", DIP_OPT_INT, AT(accum_freq), "1", 1, 1 << 16, NULL, false, "N",
+     "Compute the loss over N x batch-size pairs by running each part twice. Exact."},
+    {"epochs", DIP_OPT_INT, AT(epochs), "32", 1, 1 << 20, NULL, false, "N", "Passes over the data."},
+    {"max-steps", DIP_OPT_INT, AT(max_steps), "0", 0, BIG, NULL, false, "N",
+     "Stop after N steps; the schedule is laid out for them. 0: run all epochs."},
+    {"lr", DIP_OPT_FLOAT, AT(lr), "5e-4", 0, 1000, NULL, false, "X", "Peak learning rate."},
+    {"lr-scheduler", DIP_OPT_CHOICE, AT(lr_scheduler), "cosine", 0, 0, "cosine|const", false, "KIND",
+     "Learning rate after warm-up."},
+    {"warmup", DIP_OPT_INT, AT(warmup), "10000", 0, BIG, NULL, false, "N", "Warm-up steps."},
+    {"wd", DIP_OPT_FLOAT, AT(wd), "0.2", 0, 100, NULL, false, "X",
+     "Decoupled weight decay. Not applied to parameters of one dimension or less, nor to class and "
+     "positional embeddings."},
+    {"beta1", DIP_OPT_FLOAT, AT(beta1), "0.9", 0, 0.999999, NULL, false, "X", "AdamW."},
+    {"beta2", DIP_OPT_FLOAT, AT(beta2), "0.98", 0, 0.999999, NULL, false, "X", "AdamW."},
+    {"eps", DIP_OPT_FLOAT, AT(eps), "1e-6", 1e-12, 1, NULL, false, "X", "AdamW."},
+    {"grad-clip-norm", DIP_OPT_FLOAT, AT(grad_clip_norm), "0", 0, 1e9, NULL, false, "X",
+     "Scale gradients down to this norm. 0: off."},
+    {"ema-decay", DIP_OPT_FLOAT, AT(ema_decay), "0", 0, 0.9999999, NULL, false, "X",
+     "Keep an exponential moving average of the weights, saved beside them. 0: off."},
+    {"max-skipped-steps", DIP_OPT_INT, AT(max_skipped_steps), "10", 1, BIG, NULL, false, "N",
+     "A step whose loss or gradient is not finite changes nothing and is counted; so many in a row "
+     "stop the run."},
+    {"seed", DIP_OPT_INT, AT(seed), "0", 0, BIG, NULL, false, "N",
+     "Decides initial weights, sample order and augmentation."},
+
+    {"device", DIP_OPT_CHOICE, AT(device), "auto", 0, 0, "auto|cpu|reference", false, "NAME",
+     "Where to compute. reference: plain C, slow, for checking."},
+    {"precision", DIP_OPT_CHOICE, AT(precision), "auto", 0, 0, "auto|bf16|amp_bf16|fp32", false,
+     "KIND",
+     "bf16 keeps fp32 master weights (amp_bf16 is another name for it); auto takes bf16 where the CPU "
+     "is fast at it."},
+    {"threads", DIP_OPT_INT, AT(threads), "0", 0, 4096, NULL, false, "N",
+     "Threads that compute; 0: one a core. Changes the speed, never the result."},
+    {"print-memory", DIP_OPT_BOOL, AT(print_memory), "false", 0, 0, NULL, false, NULL,
+     "Print the memory plan, a row a region, before training."},
+
+    {"logs", DIP_OPT_STRING, AT(logs), "./logs", 0, 0, NULL, false, "DIR", "Where run folders go."},
+    {"name", DIP_OPT_STRING, AT(name), NULL, 0, 0, NULL, false, "NAME",
+     "The run's folder; default: time, model, lr, batch, workers, precision."},
+    {"resume", DIP_OPT_STRING, AT(resume), NULL, 0, 0, NULL, false, "latest|DIR",
+     "Go on from a checkpoint. latest: the newest of this run's, or a fresh start if there is none."},
+    {"resume-changes", DIP_OPT_LIST, AT(resume_changes), NULL, 0, 0, NULL, false, "KEY ...",
+     "Options that may differ from the resumed run's, by their JSON key (epochs, train_data, ...)."},
+    {"save-frequency", DIP_OPT_INT, AT(save_frequency), "1", 0, 1 << 20, NULL, false, "N",
+     "Keep a checkpoint every N epochs (the last one always). 0: only the last."},
+    {"save-most-recent", DIP_OPT_BOOL, AT(save_most_recent), "false", 0, 0, NULL, false, NULL,
+     "Keep only the newest checkpoint."},
+    {"log-every-n-steps", DIP_OPT_INT, AT(log_every_n_steps), "100", 1, BIG, NULL, false, "N",
+     "Steps between progress lines."},
+    {"val-frequency", DIP_OPT_INT, AT(val_frequency), "1", 0, 1 << 20, NULL, false, "N",
+     "Epochs between measurements on --val-data. 0: never."},
+    {"zeroshot-data", DIP_OPT_STRING, AT(zeroshot_data), NULL, 0, 0, NULL, false, "PATTERN",
+     "Shards with .cls members: zero-shot accuracy is measured on them."},
+    {"classnames", DIP_OPT_STRING, AT(classnames), NULL, 0, 0, NULL, false, "FILE",
+     "Class names for --zeroshot-data, one a line."},
+    {"templates", DIP_OPT_STRING, AT(templates), NULL, 0, 0, NULL, false, "FILE",
+     "Prompt templates for --zeroshot-data, one a line, {c} for the class name."},
+    {"zeroshot-frequency", DIP_OPT_INT, AT(zeroshot_frequency), "1", 0, 1 << 20, NULL, false, "N",
+     "Epochs between zero-shot measurements. 0: never."},
+    {"json", DIP_OPT_BOOL, AT(json), "false", 0, 0, NULL, false, NULL,
+     "Print one JSON object with the run's figures on stdout at the end."},
+};
+
+const dip_option_table dip_train_option_table = {options, sizeof options / sizeof options[0], true};
+
+/* Append one mistake to the list. */
+static void mistake(char *list, size_t n, const char *text)
+{
+    const size_t used = strlen(list);
+    snprintf(list + used, n - used, "%s%s", used ? "\n" : "", text);
+}
+
+dip_status dip_train_options_check(const dip_train_options *o)
+{
+    char list[2048] = "", line[512];
+    if (o->crop_scale_min > o->crop_scale_max) {
+        snprintf(line, sizeof line, "--crop-scale-min %g is above --crop-scale-max %g",
+                 o->crop_scale_min, o->crop_scale_max);
+        mistake(list, sizeof list, line);
+    }
+    if (!dip_loss_find(o->loss)) {
+        size_t n;
+        const dip_loss *const *all = dip_loss_all(&n);
+        snprintf(line, sizeof line, "--loss '%s' is not known; known: %s", o->loss, all[0]->name);
+        mistake(list, sizeof list, line);
+    }
+    if (o->image_std == 0) mistake(list, sizeof list, "--image-std 0 would divide by zero");
+    if (o->zeroshot_data && (!o->classnames || !o->templates))
+        mistake(list, sizeof list, "--zeroshot-data needs --classnames FILE and --templates FILE");
+    if (!o->zeroshot_data && (o->classnames || o->templates))
+        mistake(list, sizeof list, "--classnames and --templates are for --zeroshot-data, which is "
+                                   "not given");
+    if (o->max_steps && o->warmup > o->max_steps) {
+        snprintf(line, sizeof line, "--warmup %lld is more than --max-steps %lld",
+                 (long long)o->warmup, (long long)o->max_steps);
+        mistake(list, sizeof list, line);
+    }
+    if (o->name && (strchr(o->name, '/') || o->name[0] == '\0' || strcmp(o->name, ".") == 0 ||
+                    strcmp(o->name, "..") == 0)) {
+        snprintf(line, sizeof line, "--name '%s' must be a folder name, not a path", o->name);
+        mistake(list, sizeof list, line);
+    }
+    return list[0] ? dip_fail(DIP_CONFIG, "%s", list) : DIP_OK;
+}

@@ -1,0 +1,48 @@
+/* options.h - everything a pretraining run can be told; the rows are in options.c.
+ *
+ * Names are open_clip's where it has one. Every row is a flag, a JSON key and a line of help. */
+#ifndef DIP_TRAIN_OPTIONS_H
+#define DIP_TRAIN_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/config.h"
+
+typedef struct dip_train_options {
+    /* data */
+    char *train_data, *val_data, *json_text_key;
+    int64_t workers, prefetch, max_image_pixels;
+    double max_bad_fraction;
+    double crop_scale_min, crop_scale_max, crop_ratio, flip;
+    char *caption_lines;      /* first|random */
+    char *caption_duplicates; /* negative|positive|mask */
+    /* model */
+    char *model, *tokenizer, *loss;
+    double image_mean, image_std; /* NaN-free: < 0 = the model's own */
+    /* optimisation */
+    int64_t batch_size, accum_freq, epochs, warmup, max_steps;
+    double lr, wd, beta1, beta2, eps, grad_clip_norm, ema_decay;
+    char *lr_scheduler;
+    int64_t seed;
+    int64_t max_skipped_steps;
+    /* machine */
+    char *device, *precision;
+    int64_t threads;
+    bool print_memory;
+    /* run folder */
+    char *logs, *name, *resume;
+    dip_string_list resume_changes;
+    int64_t save_frequency, log_every_n_steps, val_frequency, zeroshot_frequency;
+    bool save_most_recent, json;
+    /* zero-shot while training */
+    char *zeroshot_data, *classnames, *templates;
+} dip_train_options;
+
+extern const dip_option_table dip_train_option_table;
+
+/* What the table's rows cannot say: things that depend on one another (warm-up within the run,
+ * class names for zero-shot, ...). All mistakes at once. DIP_CONFIG. */
+dip_status dip_train_options_check(const dip_train_options *options);
+
+#endif

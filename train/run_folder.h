@@ -1,0 +1,37 @@
+/* run_folder.h - LOGS/NAME: out.log, params.txt, checkpoints/, one run at a time.
+ *
+ * Usage:   dip_run_folder_open decides the name, makes the folders, takes the lock and opens
+ *          out.log; dip_run_folder_close gives all back.
+ * Errors:  DIP_CONFIG: a run of that name exists and --resume is not given, another process is
+ *          running in it, nothing to resume from; DIP_IO.                                     */
+#ifndef DIP_TRAIN_RUN_FOLDER_H
+#define DIP_TRAIN_RUN_FOLDER_H
+
+#include "core/status.h"
+#include "train/options.h"
+
+typedef struct dip_run_folder {
+    char *name;
+    char *path;        /* LOGS/NAME */
+    char *checkpoints; /* LOGS/NAME/checkpoints */
+    char *resume;      /* checkpoint folder to go on from, NULL: a fresh start */
+    int lock;          /* descriptor of LOGS/NAME/.lock */
+} dip_run_folder;
+
+/* `precision` is the resolved one; it is part of the default name. */
+dip_status dip_run_folder_open(dip_run_folder *folder, const dip_train_options *options,
+                               const char *precision);
+void dip_run_folder_close(dip_run_folder *folder); /* a zeroed struct is fine */
+
+/* The resolved configuration as params.txt, "key: value" a line. */
+dip_status dip_run_folder_write_params(const dip_run_folder *folder,
+                                       const dip_train_options *options);
+
+/* Append one line to checkpoints/results.jsonl, durably. */
+dip_status dip_run_folder_add_result(const dip_run_folder *folder, const char *json_line);
+
+/* Refuse a resumed run whose schedule or data would silently change: every differing key that is
+ * not in --resume-changes, with both values. */
+dip_status dip_run_folder_check_resumed(const dip_train_options *now, const cJSON *saved);
+
+#endif
