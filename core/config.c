@@ -29,12 +29,22 @@ dip_status dip_config_defaults(const dip_option_table *table, void *fields)
         const dip_option *option = &table->options[i];
         void *field = dip_option_field(option, fields);
         switch (option->type) {
-        case DIP_OPT_BOOL: *(bool *)field = false; break;
-        case DIP_OPT_INT: *(int64_t *)field = 0; break;
-        case DIP_OPT_FLOAT: *(double *)field = 0; break;
+        case DIP_OPT_BOOL:
+            *(bool *)field = false;
+            break;
+        case DIP_OPT_INT:
+            *(int64_t *)field = 0;
+            break;
+        case DIP_OPT_FLOAT:
+            *(double *)field = 0;
+            break;
         case DIP_OPT_STRING:
-        case DIP_OPT_CHOICE: *(char **)field = NULL; break;
-        case DIP_OPT_LIST: *(dip_string_list *)field = (dip_string_list){0}; break;
+        case DIP_OPT_CHOICE:
+            *(char **)field = NULL;
+            break;
+        case DIP_OPT_LIST:
+            *(dip_string_list *)field = (dip_string_list){0};
+            break;
         }
     }
     for (size_t i = 0; i < table->n_options; i++) {
@@ -42,8 +52,10 @@ dip_status dip_config_defaults(const dip_option_table *table, void *fields)
         if (!option->default_text) continue;
         char shown[128];
         snprintf(shown, sizeof shown, "the default of --%s", option->key);
-        if (option->type == DIP_OPT_LIST) set_default_list(option, fields, shown, &mistakes);
-        else dip_option_set_text(option, fields, option->default_text, shown, &mistakes);
+        if (option->type == DIP_OPT_LIST)
+            set_default_list(option, fields, shown, &mistakes);
+        else
+            dip_option_set_text(option, fields, option->default_text, shown, &mistakes);
     }
     return dip_mistakes_status(&mistakes);
 }
@@ -77,7 +89,8 @@ void dip_config_apply_json(const dip_option_table *table, void *fields, const cJ
             continue;
         }
         size_t i = (size_t)(option - table->options);
-        if (seen[i]) dip_mistakes_add(mistakes, "%s: given twice ('_' and '-' are the same)", shown);
+        if (seen[i])
+            dip_mistakes_add(mistakes, "%s: given twice ('_' and '-' are the same)", shown);
         seen[i] = true;
         dip_option_set_json(option, fields, value, shown, mistakes);
         if (given && !cJSON_IsNull(value)) given[i] = true;
@@ -124,9 +137,12 @@ static cJSON *field_to_json(const dip_option *option, const void *fields)
 {
     const void *field = dip_option_field(option, fields);
     switch (option->type) {
-    case DIP_OPT_BOOL: return cJSON_CreateBool(*(const bool *)field);
-    case DIP_OPT_INT: return cJSON_CreateNumber((double)*(const int64_t *)field);
-    case DIP_OPT_FLOAT: return cJSON_CreateNumber(*(const double *)field);
+    case DIP_OPT_BOOL:
+        return cJSON_CreateBool(*(const bool *)field);
+    case DIP_OPT_INT:
+        return cJSON_CreateNumber((double)*(const int64_t *)field);
+    case DIP_OPT_FLOAT:
+        return cJSON_CreateNumber(*(const double *)field);
     case DIP_OPT_STRING:
     case DIP_OPT_CHOICE: {
         const char *text = *(char *const *)field;
@@ -173,8 +189,12 @@ void dip_config_print(const dip_option_table *table, const void *fields, FILE *o
         for (const char *c = option->key; *c; c++) fputc(*c == '-' ? '_' : *c, out);
         fputc(':', out);
         switch (option->type) {
-        case DIP_OPT_BOOL: fputs(*(const bool *)field ? " true" : " false", out); break;
-        case DIP_OPT_INT: fprintf(out, " %lld", (long long)*(const int64_t *)field); break;
+        case DIP_OPT_BOOL:
+            fputs(*(const bool *)field ? " true" : " false", out);
+            break;
+        case DIP_OPT_INT:
+            fprintf(out, " %lld", (long long)*(const int64_t *)field);
+            break;
         case DIP_OPT_FLOAT: {
             char text[DIP_NUMBER_TEXT_BYTES];
             dip_number_write_double(text, *(const double *)field);

@@ -86,9 +86,12 @@ void dip_config_print_help(const dip_option_table *table, FILE *out);
 
 void dip_config_free(const dip_option_table *table, void *fields); /* zeroed struct is fine */
 
-/* Print paragraphs wrapped at 80 columns, each line after `indent` blanks. A newline ends a
- * line; a line that begins with a blank is printed as it is. */
+/* Print text wrapped at 80 columns, each line after `indent` blanks. An empty line parts
+ * paragraphs, in which line ends are blanks; a line that begins with a blank is printed as it is. */
 void dip_print_wrapped(FILE *out, int indent, const char *text);
+
+/* The same line by line: what does not fit goes on the next, four blanks further in. */
+void dip_print_lines(FILE *out, int indent, const char *text);
 
 /* The nearest of n words to `word` by edit distance, NULL if none is near enough to suggest. */
 const char *dip_nearest_word(const char *word, const char *const *words, size_t n_words);

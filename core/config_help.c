@@ -13,24 +13,25 @@ static int columns(const char *word, size_t n)
     return count;
 }
 
-static void print_line_wrapped(FILE *out, int indent, const char *line, size_t n)
+/* One paragraph: the n bytes at `text`, in which a newline is a blank like any other. */
+static void print_paragraph(FILE *out, int indent, int hang, const char *text, size_t n)
 {
     int column = 0;
     for (size_t at = 0; at < n;) {
         size_t length = 0;
-        while (at + length < n && line[at + length] != ' ') length++;
-        int width = columns(line + at, length);
+        while (at + length < n && text[at + length] != ' ' && text[at + length] != '\n') length++;
+        int width = columns(text + at, length);
         if (width > 0) {
-            if (column > indent && column + 1 + width > PAGE_COLUMNS) {
+            bool first = column == 0;
+            if (!first && column + 1 + width > PAGE_COLUMNS) {
                 fputc('\n', out);
                 column = 0;
             }
-            if (column == 0) column = fprintf(out, "%*s", indent, "");
-            else {
-                fputc(' ', out);
-                column++;
-            }
-            fwrite(line + at, 1, length, out);
+            if (column > 0)
+                column += fprintf(out, " ");
+            else
+                column = fprintf(out, "%*s", first ? indent : indent + hang, "");
+            fwrite(text + at, 1, length, out);
             column += width;
         }
         at += length + 1;
@@ -38,13 +39,38 @@ static void print_line_wrapped(FILE *out, int indent, const char *line, size_t n
     fputc('\n', out);
 }
 
+/* Bytes up to the end of the paragraph: an empty line, or one that begins with a blank. */
+static size_t paragraph_length(const char *text)
+{
+    size_t n = strcspn(text, "\n");
+    while (n > 0 && text[n] == '\n' && text[n + 1] != '\n' && text[n + 1] != ' ' &&
+           text[n + 1] != '\0')
+        n += 1 + strcspn(text + n + 1, "\n");
+    return n;
+}
+
 void dip_print_wrapped(FILE *out, int indent, const char *text)
 {
     while (*text != '\0') {
+        bool as_it_is = *text == ' ';
+        size_t n = as_it_is ? strcspn(text, "\n") : paragraph_length(text);
+        if (n == 0)
+            fputc('\n', out);
+        else if (as_it_is)
+            fprintf(out, "%*s%.*s\n", indent, "", (int)n, text);
+        else
+            print_paragraph(out, indent, 0, text, n);
+        text += n + (text[n] == '\n');
+    }
+}
+
+void dip_print_lines(FILE *out, int indent, const char *text)
+{
+    while (*text != '\0') {
         size_t n = strcspn(text, "\n");
-        if (n == 0) fputc('\n', out);
-        else if (text[0] == ' ') fprintf(out, "%*s%.*s\n", indent, "", (int)n, text);
-        else print_line_wrapped(out, indent, text, n);
+        size_t blanks = strspn(text, " ");
+        if (blanks > n) blanks = n;
+        print_paragraph(out, indent + (int)blanks, 4, text, n);
         text += n + (text[n] == '\n');
     }
 }
@@ -55,12 +81,15 @@ static void print_flag(const dip_option *option, FILE *out)
         fprintf(out, "  --%s, --no-%s\n", option->key, option->key);
         return;
     }
-    static const char *const value_names[] = {
-        [DIP_OPT_INT] = "N", [DIP_OPT_FLOAT] = "X", [DIP_OPT_STRING] = "TEXT",
-        [DIP_OPT_CHOICE] = "WORD", [DIP_OPT_LIST] = "TEXT"};
+    static const char *const value_names[] = {[DIP_OPT_INT] = "N",
+                                              [DIP_OPT_FLOAT] = "X",
+                                              [DIP_OPT_STRING] = "TEXT",
+                                              [DIP_OPT_CHOICE] = "WORD",
+                                              [DIP_OPT_LIST] = "TEXT"};
     const char *value_name = option->value_name ? option->value_name : value_names[option->type];
+    bool says_more = strstr(value_name, "...") != NULL;
     fprintf(out, "  --%s %s%s\n", option->key, value_name,
-            option->type == DIP_OPT_LIST ? " ..." : "");
+            option->type == DIP_OPT_LIST && !says_more ? " ..." : "");
 }
 
 /* "One of a|b. Required. Default: 64." */

@@ -22,7 +22,7 @@ typedef struct argument {
     const char *value;        /* NULL for a bare bool and for a list in words */
     char **items;             /* a list in words */
     int n_items;
-    bool negated;             /* --no-KEY */
+    bool negated; /* --no-KEY */
 } argument;
 
 typedef struct cursor {
@@ -31,7 +31,10 @@ typedef struct cursor {
     char **argv;
 } cursor;
 
-static bool is_flag(const char *word) { return word[0] == '-' && word[1] == '-'; }
+static bool is_flag(const char *word)
+{
+    return word[0] == '-' && word[1] == '-';
+}
 
 static const dip_option *find_negated(const dip_option_table *table, const char *name, size_t n)
 {
@@ -104,8 +107,10 @@ static void apply_file(const dip_option_table *table, void *fields, const char *
     cJSON *object;
     dip_status status = dip_json_read(&object, path);
     if (status == DIP_NOMEM) mistakes->out_of_memory = true;
-    if (status == DIP_OK) dip_config_apply_json(table, fields, object, path, given, mistakes);
-    else dip_mistakes_add(mistakes, "--config: %s", dip_error());
+    if (status == DIP_OK)
+        dip_config_apply_json(table, fields, object, path, given, mistakes);
+    else
+        dip_mistakes_add(mistakes, "--config: %s", dip_error());
     cJSON_Delete(object);
 }
 
@@ -152,7 +157,8 @@ static void apply_flags(const dip_option_table *table, void *fields, int argc, c
             if (arg.option->type == DIP_OPT_BOOL && !arg.value) last_bool = arg.option;
             break;
         }
-        case ARG_CONFIG: break; /* read before */
+        case ARG_CONFIG:
+            break; /* read before */
         case ARG_MISSING: {
             char allowed[400] = "a file";
             if (arg.option) {

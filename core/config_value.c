@@ -43,7 +43,10 @@ dip_status dip_mistakes_status(const dip_mistakes *mistakes)
     return dip_fail(DIP_CONFIG, "%s", mistakes->text);
 }
 
-static char fold(char c) { return c == '_' ? '-' : (char)tolower((unsigned char)c); }
+static char fold(char c)
+{
+    return c == '_' ? '-' : (char)tolower((unsigned char)c);
+}
 
 const dip_option *dip_option_find(const dip_option_table *table, const char *key, size_t n)
 {
@@ -97,8 +100,10 @@ const char *dip_nearest_word(const char *word, const char *const *words, size_t 
         while (common < n && common < length && fold(word[common]) == fold(words[i][common]))
             common++;
         /* One begins with the other: --batch for --batch-size, --epochs-total for --epochs. */
-        if (common >= 3 && (common == n || common == length) && distance > 1) distance = 2;
-        else if (distance > allowed) continue;
+        if (common >= 3 && (common == n || common == length) && distance > 1)
+            distance = 2;
+        else if (distance > allowed)
+            continue;
         if (distance < best) {
             best = distance;
             nearest = words[i];
@@ -128,7 +133,7 @@ void dip_option_suggest(char *out, size_t capacity, const dip_option_table *tabl
 
 static const char *limit_text(char out[DIP_NUMBER_TEXT_BYTES], double limit)
 {
-    if (limit == floor(limit) && fabs(limit) < 1e15)
+    if (limit == floor(limit) && fabs(limit) <= 1e15)
         snprintf(out, DIP_NUMBER_TEXT_BYTES, "%.0f", limit);
     else
         dip_number_write_double(out, limit);
@@ -234,8 +239,8 @@ bool dip_option_set_text(const dip_option *option, void *fields, const char *tex
     }
     case DIP_OPT_INT: {
         int64_t value;
-        if (dip_number_read_int(&value, text) != DIP_NUMBER_OK ||
-            value > MAX_EXACT_INT || value < -MAX_EXACT_INT || !in_range(option, (double)value))
+        if (dip_number_read_int(&value, text) != DIP_NUMBER_OK || value > MAX_EXACT_INT ||
+            value < -MAX_EXACT_INT || !in_range(option, (double)value))
             return refuse(option, shown, quoted, mistakes);
         *(int64_t *)dip_option_field(option, fields) = value;
         return true;
@@ -282,8 +287,8 @@ bool dip_option_set_json(const dip_option *option, void *fields, const cJSON *va
         *(bool *)dip_option_field(option, fields) = cJSON_IsTrue(value);
         return true;
     case DIP_OPT_INT:
-        if (!cJSON_IsNumber(value) || number != floor(number) || fabs(number) > (double)MAX_EXACT_INT ||
-            !in_range(option, number))
+        if (!cJSON_IsNumber(value) || number != floor(number) ||
+            fabs(number) > (double)MAX_EXACT_INT || !in_range(option, number))
             return refuse_json(option, shown, value, mistakes);
         *(int64_t *)dip_option_field(option, fields) = (int64_t)number;
         return true;

@@ -165,8 +165,7 @@ static dip_status empty_dir(int fd, const char *shown)
         errno = 0;
         struct dirent *entry = readdir(dir);
         if (!entry) {
-            if (errno != 0)
-                status = dip_fail(DIP_IO, "cannot list %s: %s", shown, strerror(errno));
+            if (errno != 0) status = dip_fail(DIP_IO, "cannot list %s: %s", shown, strerror(errno));
             break;
         }
         const char *name = entry->d_name;

@@ -1,6 +1,7 @@
-/* JSON in. cJSON is lenient where files from strangers call for strictness: it takes the first of two
- * equal keys, 1e999, control bytes, broken UTF-8 and a thousand levels. So a text is first walked
- * by the scanner below, which follows RFC 8259 to the letter, and only then given to cJSON. */
+/* JSON in. cJSON is lenient where files from strangers call for strictness: it takes the first of
+ * two equal keys, 1e999, control bytes, broken UTF-8 and a thousand levels. So a text is first
+ * walked by the scanner below, which follows RFC 8259 to the letter, and only then given to cJSON.
+ */
 #include "core/json.h"
 
 #include <ctype.h>
@@ -15,8 +16,8 @@
 
 enum {
     MAX_DEPTH = 64,
-    MAX_VALUES = 4000000,    /* a cJSON node costs 64 bytes and more: 300 MB at most */
-    MAX_NUMBER_CHARS = 63,   /* cJSON looks at no more */
+    MAX_VALUES = 4000000,  /* a cJSON node costs 64 bytes and more: 300 MB at most */
+    MAX_NUMBER_CHARS = 63, /* cJSON looks at no more */
     MAX_FILE_BYTES = 64 << 20
 };
 
@@ -55,7 +56,10 @@ static dip_status no_memory(const scanner *s)
 }
 
 /* The byte here, or 0 at the end: NUL is not legal anywhere in JSON. */
-static unsigned char peek(const scanner *s) { return s->at < s->n ? s->text[s->at] : 0; }
+static unsigned char peek(const scanner *s)
+{
+    return s->at < s->n ? s->text[s->at] : 0;
+}
 
 static void skip_space(scanner *s)
 {
@@ -93,10 +97,14 @@ size_t dip_utf8_length(const void *text, size_t n)
     unsigned char low = 0x80, high = 0xbf;
     size_t length;
     if (p[0] < 0x80) return 1;
-    if (p[0] >= 0xc2 && p[0] <= 0xdf) length = 2;
-    else if (p[0] >= 0xe0 && p[0] <= 0xef) length = 3;
-    else if (p[0] >= 0xf0 && p[0] <= 0xf4) length = 4;
-    else return 0;
+    if (p[0] >= 0xc2 && p[0] <= 0xdf)
+        length = 2;
+    else if (p[0] >= 0xe0 && p[0] <= 0xef)
+        length = 3;
+    else if (p[0] >= 0xf0 && p[0] <= 0xf4)
+        length = 4;
+    else
+        return 0;
     if (p[0] == 0xe0) low = 0xa0;
     if (p[0] == 0xed) high = 0x9f;
     if (p[0] == 0xf0) low = 0x90;
@@ -174,7 +182,8 @@ static dip_status scan_number(scanner *s)
     size_t start = s->at;
     if (peek(s) == '-') s->at++;
     if (!isdigit(peek(s))) return refuse(s, start, "this does not begin a JSON value");
-    if (peek(s) == '0') s->at++;
+    if (peek(s) == '0')
+        s->at++;
     else
         while (isdigit(peek(s))) s->at++;
     if (isdigit(peek(s))) return refuse(s, start, "a number may not start with 0");
@@ -259,7 +268,8 @@ static dip_status scan_container(scanner *s, int depth)
         skip_space(s);
         if (peek(s) == closing) break;
         if (s->at >= s->n)
-            return refuse(s, start, is_object ? "this '{' is never closed" : "this '[' is never closed");
+            return refuse(s, start,
+                          is_object ? "this '{' is never closed" : "this '[' is never closed");
         if (peek(s) != ',') return refuse(s, s->at, "',' is missing here");
         size_t comma = s->at++;
         skip_space(s);

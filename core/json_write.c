@@ -16,9 +16,12 @@ static void print_string(FILE *out, const char *text)
     fputc('"', out);
     for (; *text; text++) {
         const char *special = strchr(specials, *text);
-        if (special) fprintf(out, "\\%c", letters[special - specials]);
-        else if ((unsigned char)*text < 0x20) fprintf(out, "\\u%04x", (unsigned)*text);
-        else fputc(*text, out);
+        if (special)
+            fprintf(out, "\\%c", letters[special - specials]);
+        else if ((unsigned char)*text < 0x20)
+            fprintf(out, "\\u%04x", (unsigned)*text);
+        else
+            fputc(*text, out);
     }
     fputc('"', out);
 }
@@ -26,7 +29,8 @@ static void print_string(FILE *out, const char *text)
 static void print_number(FILE *out, double value)
 {
     char text[DIP_NUMBER_TEXT_BYTES];
-    if (value == floor(value) && fabs(value) < 9007199254740992.0 && !(value == 0 && signbit(value)))
+    if (value == floor(value) && fabs(value) < 9007199254740992.0 &&
+        !(value == 0 && signbit(value)))
         snprintf(text, sizeof text, "%.0f", value);
     else
         dip_number_write_double(text, value);

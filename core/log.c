@@ -70,8 +70,7 @@ void dip_log(dip_log_level level, const char *format, ...)
     time_t now = time(NULL);
     struct tm parts;
     size_t used = 0;
-    if (localtime_r(&now, &parts))
-        used = strftime(line, sizeof line, "%Y-%m-%d,%H:%M:%S", &parts);
+    if (localtime_r(&now, &parts)) used = strftime(line, sizeof line, "%Y-%m-%d,%H:%M:%S", &parts);
     used += (size_t)snprintf(line + used, sizeof line - used, " | %s | ", names[level]);
     used = append_escaped(line, used, text);
     line[used++] = '\n';

@@ -11,9 +11,15 @@ static locale_t c_locale;
 static pthread_once_t c_locale_once = PTHREAD_ONCE_INIT;
 
 /* "C" is built into the C library: making it cannot fail for want of a file. */
-static void make_c_locale(void) { c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0); }
+static void make_c_locale(void)
+{
+    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+}
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 
 dip_number_result dip_number_read_int(int64_t *out, const char *text)
 {
@@ -24,8 +30,10 @@ dip_number_result dip_number_read_int(int64_t *out, const char *text)
     bool too_large = false;
     for (; is_digit(*text); text++) {
         int digit = *text - '0';
-        if (value < (INT64_MIN + digit) / 10) too_large = true;
-        else value = value * 10 - digit;
+        if (value < (INT64_MIN + digit) / 10)
+            too_large = true;
+        else
+            value = value * 10 - digit;
     }
     if (*text != '\0') return DIP_NUMBER_NOT_A_NUMBER;
     if (too_large || (!negative && value == INT64_MIN)) return DIP_NUMBER_TOO_LARGE;

@@ -16,7 +16,7 @@ typedef enum dip_number_result {
 dip_number_result dip_number_read_int(int64_t *out, const char *text);
 dip_number_result dip_number_read_double(double *out, const char *text);
 
-/* The shortest decimal that reads back as the same double. */
+/* A short decimal that reads back as the same double. */
 enum { DIP_NUMBER_TEXT_BYTES = 32 };
 void dip_number_write_double(char out[DIP_NUMBER_TEXT_BYTES], double value);
 

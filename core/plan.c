@@ -123,7 +123,10 @@ dip_region dip_plan_book(dip_plan *plan, const char *name, dip_space space, size
     return (dip_region)plan->n_regions++;
 }
 
-size_t dip_plan_mark(const dip_plan *plan) { return plan->top[DIP_SPACE_SCRATCH]; }
+size_t dip_plan_mark(const dip_plan *plan)
+{
+    return plan->top[DIP_SPACE_SCRATCH];
+}
 
 void dip_plan_release(dip_plan *plan, size_t mark)
 {
@@ -138,7 +141,8 @@ static dip_status fail_space(const dip_plan *plan, dip_space space)
         const region *r = &plan->regions[i];
         if (r->space == space && (!largest || r->n_bytes > largest->n_bytes)) largest = r;
     }
-    return dip_fail(DIP_NOMEM, "no memory for the %zu bytes of %s; the largest of it is %s with %zu",
+    return dip_fail(DIP_NOMEM,
+                    "no memory for the %zu bytes of %s; the largest of it is %s with %zu",
                     plan->peak[space], dip_space_name(space), largest ? largest->name : "(none)",
                     largest ? largest->n_bytes : 0);
 }
@@ -149,8 +153,9 @@ dip_status dip_plan_allocate(dip_plan *plan)
     if (plan->out_of_memory) return dip_fail(DIP_NOMEM, "no memory to plan the memory of a run");
     if (plan->too_large >= 0) {
         const region *r = &plan->regions[plan->too_large];
-        return dip_fail(DIP_NOMEM, "%s asks for %zu bytes after %zu of %s: more than any machine has",
-                        r->name, r->n_bytes, r->offset, dip_space_name(r->space));
+        return dip_fail(DIP_NOMEM,
+                        "%s asks for %zu bytes after %zu of %s: more than any machine has", r->name,
+                        r->n_bytes, r->offset, dip_space_name(r->space));
     }
     for (int space = 0; space < DIP_N_SPACES; space++) {
         size_t n_bytes = plan->peak[space];
@@ -180,7 +185,10 @@ void *dip_plan_ptr(const dip_plan *plan, dip_region handle)
     return plan->memory[r->space] + r->offset;
 }
 
-size_t dip_plan_bytes(const dip_plan *plan, dip_space space) { return plan->peak[space]; }
+size_t dip_plan_bytes(const dip_plan *plan, dip_space space)
+{
+    return plan->peak[space];
+}
 
 size_t dip_plan_total_bytes(const dip_plan *plan)
 {

@@ -20,8 +20,8 @@ dip_status dip_queue_open(dip_queue **out, size_t capacity)
     *out = NULL;
     if (capacity < 1) return dip_fail(DIP_CONFIG, "a queue needs room for at least 1 item, not 0");
     dip_queue *queue = calloc(1, sizeof *queue);
-    void **ring = queue && capacity <= PTRDIFF_MAX / sizeof *ring ? calloc(capacity, sizeof *ring)
-                                                                  : NULL;
+    void **ring =
+        queue && capacity <= PTRDIFF_MAX / sizeof *ring ? calloc(capacity, sizeof *ring) : NULL;
     if (!ring) {
         free(queue);
         return dip_fail(DIP_NOMEM, "no memory for a queue of %zu items", capacity);

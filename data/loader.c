@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "core/rng.h"
+#include "data/fill.h"
 
 enum {
     SEEN_BEFORE_JUDGING = 100, /* samples, before max_bad_fraction is looked at */
@@ -26,7 +27,6 @@ enum {
 /* One decoded sample, or why there is none. Its image lies in the ring. */
 typedef struct slot {
     int64_t index;
-    int64_t label;
     int32_t *tokens; /* [context_length] */
     int32_t n_tokens;
     bool done;
@@ -38,8 +38,7 @@ typedef struct slot {
 typedef struct worker {
     dip_loader *loader;
     pthread_t thread;
-    dip_image_decoder *decoder;
-    dip_resizer *resizer;
+    dip_filler *filler;
 } worker;
 
 struct dip_loader {
@@ -88,106 +87,14 @@ static uint8_t *image_at(const dip_loader *loader, int64_t position)
            (size_t)((position - loader->base) % loader->n_slots) * loader->image_bytes;
 }
 
-/* Decoding one sample (workers). */
+/* Workers. */
 
-typedef struct line_choice {
-    int64_t wanted, at;
-    const char *line;
-    size_t n_bytes;
-} line_choice;
-
-static int pick_line(void *context, const char *line, size_t n)
-{
-    line_choice *choice = context;
-    if (choice->at++ < choice->wanted) return 0;
-    choice->line = line;
-    choice->n_bytes = n;
-    return 1;
-}
-
-static dip_status bad(dip_fault_kind *kind, dip_fault_kind is, const char *why)
-{
-    *kind = is;
-    return dip_fail(DIP_FORMAT, "%s", why);
-}
-
-static dip_status read_caption(const dip_loader_options *o, slot *s, dip_fault_kind *kind,
-                               const dip_sample *sample, dip_rng *rng)
-{
-    if (!sample->caption) return bad(kind, DIP_FAULT_NO_CAPTION, "no caption member");
-    line_choice choice = {0};
-    int n_lines;
-    if (o->random_caption_line) {
-        n_lines = dip_caption_lines(sample->caption, sample->caption_bytes, NULL, NULL);
-        if (n_lines > 1) choice.wanted = (int64_t)dip_rng_below(rng, (uint64_t)n_lines);
-        if (n_lines > 0)
-            dip_caption_lines(sample->caption, sample->caption_bytes, pick_line, &choice);
-    } else {
-        n_lines = dip_caption_lines(sample->caption, sample->caption_bytes, pick_line, &choice);
-    }
-    if (n_lines < 0) return bad(kind, DIP_FAULT_CAPTION_UTF8, "bytes that are not UTF-8");
-    if (n_lines == 0) return bad(kind, DIP_FAULT_CAPTION_EMPTY, "nothing but blanks");
-    s->n_tokens =
-        o->encode(o->encode_context, s->tokens, o->context_length, choice.line, choice.n_bytes);
-    if (s->n_tokens < 1 || s->n_tokens > o->context_length)
-        return bad(kind, DIP_FAULT_CAPTION_EMPTY, "the tokenizer found nothing in it");
-    return DIP_OK;
-}
-
-static void mirror(uint8_t *image, int size)
-{
-    for (int y = 0; y < size; y++) {
-        uint8_t *left = image + (size_t)y * (size_t)size * 3,
-                *right = left + (size_t)(size - 1) * 3;
-        for (; left < right; left += 3, right -= 3) {
-            for (int c = 0; c < 3; c++) {
-                uint8_t value = left[c];
-                left[c] = right[c];
-                right[c] = value;
-            }
-        }
-    }
-}
-
-static dip_status read_image(worker *w, uint8_t *out, dip_fault_kind *kind,
-                             const dip_sample *sample, dip_rng *rng)
-{
-    const dip_loader_options *o = &w->loader->options;
-    const int size = o->image_size;
-    if (!sample->image) return bad(kind, DIP_FAULT_NO_IMAGE, "no image member");
-    dip_image image;
-    DIP_TRY(dip_image_decode(w->decoder, &image, kind, sample->image, sample->image_bytes));
-    *kind = DIP_FAULT_IMAGE_BROKEN; /* whatever fails now */
-    if (o->random_crop) {
-        dip_box box = dip_random_crop(rng, image.width, image.height, o->crop_scale, o->crop_ratio);
-        bool flip = o->flip_probability > 0 && dip_rng_uniform(rng) < o->flip_probability;
-        return dip_resize(w->resizer, out, size, size, &image, box, o->filter, flip);
-    }
-    bool flip = o->flip_probability > 0 && dip_rng_uniform(rng) < o->flip_probability;
-    DIP_TRY(dip_resize_for_eval(w->resizer, out, size, &image, o->resize_mode, o->filter));
-    if (flip) mirror(out, size);
-    return DIP_OK;
-}
-
-/* Everything random about a sample is drawn from a stream of its own, so that it depends on
- * nothing but (seed, epoch, sample). */
 static void fill(worker *w, slot *s, uint8_t *image, int64_t index)
 {
-    const dip_loader *loader = w->loader;
-    const dip_loader_options *o = &loader->options;
-    dip_sample sample = dip_samples_get(o->samples, index);
-    dip_rng rng;
-    dip_rng_init(&rng, o->seed,
-                 dip_rng_stream(DIP_RNG_AUGMENT, (uint64_t)loader->epoch, (uint64_t)index));
     s->index = index;
-    s->label = sample.label;
-    s->n_tokens = 0;
-    s->fault = DIP_FAULT_UNREADABLE;
-    s->status = o->encode ? read_caption(o, s, &s->fault, &sample, &rng) : DIP_OK;
-    if (s->status == DIP_OK) s->status = read_image(w, image, &s->fault, &sample, &rng);
-    if (s->status == DIP_OK) return;
-    if (s->status != DIP_NOMEM) s->status = DIP_FORMAT;
-    s->detail = strdup(dip_error());
+    s->status = dip_filler_sample(w->filler, image, s->tokens, &s->n_tokens, &s->fault,
+                                  w->loader->epoch, index);
+    s->detail = s->status == DIP_OK ? NULL : strdup(dip_error());
 }
 
 static void *work(void *argument)
@@ -283,8 +190,7 @@ static dip_status start_workers(dip_loader *loader)
     for (int i = 0; i < loader->options.n_workers && status == DIP_OK; i++) {
         worker *w = &loader->workers[i];
         w->loader = loader;
-        status = dip_image_decoder_open(&w->decoder, loader->options.max_pixels);
-        if (status == DIP_OK) status = dip_resizer_open(&w->resizer);
+        status = dip_filler_open(&w->filler, &loader->options);
         if (status != DIP_OK) break;
         int error = pthread_create(&w->thread, NULL, work, w);
         if (error)
@@ -330,8 +236,7 @@ void dip_loader_close(dip_loader *loader)
     for (int i = 0; i < loader->n_workers; i++) pthread_join(loader->workers[i].thread, NULL);
     if (loader->workers) {
         for (int i = 0; i < loader->options.n_workers; i++) {
-            dip_image_decoder_close(loader->workers[i].decoder);
-            dip_resizer_close(loader->workers[i].resizer);
+            dip_filler_close(loader->workers[i].filler);
         }
     }
     pthread_mutex_destroy(&loader->lock);
@@ -463,10 +368,10 @@ static dip_status pass_by(dip_loader *loader, slot *s)
     return status;
 }
 
-static void take_text(dip_loader *loader, const slot *s, int64_t at)
+static void take_all_but_image(dip_loader *loader, const slot *s, int64_t at)
 {
     loader->index[at] = s->index;
-    loader->labels[at] = s->label;
+    loader->labels[at] = dip_samples_get(loader->options.samples, s->index).label;
     memcpy(loader->tokens + loader->offsets[at], s->tokens, (size_t)s->n_tokens * sizeof(int32_t));
     loader->offsets[at + 1] = loader->offsets[at] + s->n_tokens;
 }
@@ -532,7 +437,7 @@ dip_status dip_loader_next(dip_loader *loader, dip_batch *batch)
             if (!in_one_piece)
                 memcpy(loader->gathered + (size_t)n * image_bytes,
                        image_at(loader, loader->scanned), image_bytes);
-            take_text(loader, s, n++);
+            take_all_but_image(loader, s, n++);
         }
         if (!in_one_piece) release_until(loader, loader->scanned);
         DIP_TRY(judge_bad_fraction(loader, loader->scanned == n_samples));

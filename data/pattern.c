@@ -42,11 +42,9 @@ static dip_status no_memory(void)
     return dip_fail(DIP_NOMEM, "not enough memory for a list of paths");
 }
 
-/* Append `a` followed by `b`. */
-static dip_status strings_add(strings *list, const char *a, size_t a_bytes, const char *b,
-                              size_t b_bytes)
+/* Append a copy of the n_bytes of `text`, which is not read when there are too many of them. */
+static dip_status strings_add(strings *list, const char *text, size_t n_bytes)
 {
-    size_t n_bytes = a_bytes + b_bytes;
     if (list->n >= MAX_PATHS)
         return dip_fail(DIP_CONFIG, "a pattern may name at most %d paths", MAX_PATHS);
     if (n_bytes >= PATH_MAX)
@@ -62,12 +60,11 @@ static dip_status strings_add(strings *list, const char *a, size_t a_bytes, cons
         list->items = items;
         list->capacity = capacity;
     }
-    char *text = malloc(n_bytes + 1);
-    if (!text) return no_memory();
-    memcpy(text, a, a_bytes);
-    memcpy(text + a_bytes, b, b_bytes);
-    text[n_bytes] = 0;
-    list->items[list->n++] = text;
+    char *copy = malloc(n_bytes + 1);
+    if (!copy) return no_memory();
+    memcpy(copy, text, n_bytes);
+    copy[n_bytes] = 0;
+    list->items[list->n++] = copy;
     list->n_bytes += n_bytes + 1;
     return DIP_OK;
 }
@@ -98,25 +95,57 @@ static dip_status strings_take(strings *to, strings *from)
     return DIP_OK;
 }
 
-/* list = every item of list followed by every item of tails, the last varying fastest. */
-static dip_status strings_multiply(strings *list, const strings *tails)
+/* What stands side by side in a pattern, e.g. "a{1..3}{x,y}": three factors. */
+typedef struct factors {
+    strings *lists;
+    size_t n, capacity;
+} factors;
+
+static void factors_free(factors *f)
 {
-    strings product = {0};
-    dip_status status = DIP_OK;
-    if (tails->n != 0 && list->n > MAX_PATHS / tails->n) {
-        return dip_fail(DIP_CONFIG, "a pattern names %zu x %zu paths; at most %d are allowed",
-                        list->n, tails->n, MAX_PATHS);
+    for (size_t i = 0; i < f->n; i++) strings_free(&f->lists[i]);
+    free(f->lists);
+    *f = (factors){0};
+}
+
+/* A new, empty factor; NULL when out of memory. */
+static strings *factors_add(factors *f)
+{
+    if (f->n == f->capacity) {
+        size_t capacity = f->capacity ? f->capacity * 2 : 8;
+        strings *lists = realloc(f->lists, capacity * sizeof *lists);
+        if (!lists) return NULL;
+        f->lists = lists;
+        f->capacity = capacity;
     }
-    for (size_t i = 0; i < list->n; i++)
-        for (size_t j = 0; j < tails->n; j++)
-            DIP_TRY_GOTO(strings_add(&product, list->items[i], strlen(list->items[i]),
-                                     tails->items[j], strlen(tails->items[j])));
-    strings_free(list);
-    *list = product;
+    f->lists[f->n] = (strings){0};
+    return &f->lists[f->n++];
+}
+
+/* Append one item of every factor after another, in all combinations, the last factor varying
+ * fastest. The number of them is checked before the first is made. */
+static dip_status factors_multiply(strings *out, const factors *f)
+{
+    size_t n = 1;
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->lists[i].n > MAX_PATHS / n)
+            return dip_fail(DIP_CONFIG, "a pattern names more than %d paths", MAX_PATHS);
+        n *= f->lists[i].n;
+    }
+    for (size_t index = 0; index < n; index++) {
+        char path[PATH_MAX];
+        size_t length = 0, inner = n, rest = index;
+        for (size_t i = 0; i < f->n; i++) {
+            inner /= f->lists[i].n;
+            const char *item = f->lists[i].items[rest / inner];
+            size_t n_bytes = strlen(item);
+            rest %= inner;
+            if (length + n_bytes < PATH_MAX) memcpy(path + length, item, n_bytes);
+            length += n_bytes;
+        }
+        DIP_TRY(strings_add(out, path, length));
+    }
     return DIP_OK;
-fail:
-    strings_free(&product);
-    return status;
 }
 
 /* One end of a range, "-?digits"; returns the number of bytes read, 0 if it is no number. */
@@ -197,7 +226,7 @@ static dip_status expand_range(strings *out, bool *is_range, const char *text, s
             buf[0] = letter_at(value);
         else
             length = snprintf(buf, sizeof buf, "%0*" PRId64, (int)width, value);
-        DIP_TRY(strings_add(out, buf, (size_t)length, "", 0));
+        DIP_TRY(strings_add(out, buf, (size_t)length));
         if (span - offset < (uint64_t)step) return DIP_OK;
     }
 }
@@ -232,12 +261,9 @@ static dip_status expand_braces(strings *out, const char *text, size_t n, int de
     if (!has_comma) { /* "{a}" stays "{a}", but what is inside may expand */
         DIP_TRY_GOTO(expand_text(&part, text, n, depth + 1));
         for (size_t i = 0; i < part.n; i++) {
-            strings one = {0};
-            status = strings_add(&one, "{", 1, part.items[i], strlen(part.items[i]));
-            if (status == DIP_OK)
-                status = strings_add(out, one.items[0], strlen(one.items[0]), "}", 1);
-            strings_free(&one);
-            if (status != DIP_OK) goto fail;
+            char whole[PATH_MAX + 2];
+            int length = snprintf(whole, sizeof whole, "{%s}", part.items[i]);
+            DIP_TRY_GOTO(strings_add(out, whole, (size_t)length));
         }
     }
 fail:
@@ -245,9 +271,9 @@ fail:
     return status;
 }
 
-static dip_status append_literal(strings *list, const char *text, size_t n)
+/* Text without braces; a backslash keeps the next character as it is. */
+static dip_status expand_literal(strings *out, const char *text, size_t n)
 {
-    strings tail = {0};
     char *plain = malloc(n + 1);
     if (!plain) return no_memory();
     size_t length = 0;
@@ -255,36 +281,39 @@ static dip_status append_literal(strings *list, const char *text, size_t n)
         if (text[i] == '\\' && i + 1 < n) i++;
         plain[length++] = text[i];
     }
-    dip_status status = strings_add(&tail, plain, length, "", 0);
+    dip_status status = strings_add(out, plain, length);
     free(plain);
-    if (status == DIP_OK) status = strings_multiply(list, &tail);
-    strings_free(&tail);
     return status;
 }
 
-/* Literal text and braces one after another: the product of their expansions. */
+/* Literal text and braces side by side: all combinations of what they expand to. */
 static dip_status expand_text(strings *out, const char *text, size_t n, int depth)
 {
-    strings list = {0}, inside = {0};
+    factors parts = {0};
     dip_status status = DIP_OK;
     if (depth > MAX_DEPTH)
         return dip_fail(DIP_CONFIG, "braces are nested deeper than %d", MAX_DEPTH);
-    DIP_TRY_GOTO(strings_add(&list, "", 0, "", 0));
     size_t start = 0;
     int open = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] == '\\') {
-            i++;
-        } else if (text[i] == '{' && open++ == 0) {
-            DIP_TRY_GOTO(append_literal(&list, text + start, i - start));
-            start = i + 1;
-        } else if (text[i] == '}' && --open == 0) {
-            DIP_TRY_GOTO(expand_braces(&inside, text + start, i - start, depth));
-            DIP_TRY_GOTO(strings_multiply(&list, &inside));
-            strings_free(&inside);
-            start = i + 1;
+    for (size_t i = 0; i <= n && open >= 0; i++) {
+        bool inside = open > 0;
+        if (i < n && text[i] == '\\') {
+            i += i + 1 < n;
+            continue;
         }
-        if (open < 0) break;
+        if (i < n && text[i] == '{') open++;
+        if (i < n && text[i] == '}') open--;
+        if (i < n && inside == (open > 0)) continue;
+        strings *list = factors_add(&parts); /* text[start, i) is a whole part */
+        if (!list) {
+            status = no_memory();
+            goto fail;
+        }
+        if (inside && i < n)
+            DIP_TRY_GOTO(expand_braces(list, text + start, i - start, depth));
+        else
+            DIP_TRY_GOTO(expand_literal(list, text + start, i - start));
+        start = i + 1;
     }
     if (open != 0) {
         status =
@@ -292,11 +321,9 @@ static dip_status expand_text(strings *out, const char *text, size_t n, int dept
                      text, open > 0 ? '{' : '}', open > 0 ? '}' : '{');
         goto fail;
     }
-    DIP_TRY_GOTO(append_literal(&list, text + start, n - start));
-    status = strings_take(out, &list);
+    status = factors_multiply(out, &parts);
 fail:
-    strings_free(&list);
-    strings_free(&inside);
+    factors_free(&parts);
     return status;
 }
 
@@ -316,7 +343,7 @@ static dip_status expand_folder(strings *out, const char *folder)
         size_t n = strlen(entry->d_name);
         if (n <= 4 || strcmp(entry->d_name + n - 4, ".tar") != 0) continue;
         char *path = dip_path_join(folder, entry->d_name);
-        status = path ? strings_add(&found, path, strlen(path), "", 0) : no_memory();
+        status = path ? strings_add(&found, path, strlen(path)) : no_memory();
         free(path);
         if (status != DIP_OK) goto fail;
     }

@@ -217,7 +217,10 @@ const char *dip_shard_path(const dip_shard *shard)
 {
     return shard->path;
 }
-dip_map dip_shard_map(const dip_shard *shard) { return shard->map; }
+dip_map dip_shard_map(const dip_shard *shard)
+{
+    return shard->map;
+}
 bool dip_shard_unfinished(const dip_shard *shard)
 {
     return shard->unfinished;

@@ -213,10 +213,12 @@ static int64_t classes_ahead(const dip_accuracy *accuracy, const float *feature,
     _Alignas(DIP_SCORE_ALIGN) float scores[DIP_SCORE_TILE];
     size_t tile = (size_t)DIP_SCORE_TILE * (size_t)accuracy->embed_dim;
     int64_t own = label / DIP_SCORE_TILE, ahead = 0;
-    dip_scores_tile(scores, feature, accuracy->packed + (size_t)own * tile, accuracy->embed_dim);
+    dip_scores_tile(scores, feature, 1, accuracy->packed + (size_t)own * tile,
+                    accuracy->embed_dim);
     float target = scores[label % DIP_SCORE_TILE];
     for (int64_t i = 0; i < n_tiles(accuracy->n_classes); i++) {
-        dip_scores_tile(scores, feature, accuracy->packed + (size_t)i * tile, accuracy->embed_dim);
+        dip_scores_tile(scores, feature, 1, accuracy->packed + (size_t)i * tile,
+                        accuracy->embed_dim);
         for (int j = 0; j < DIP_SCORE_TILE; j++) {
             int64_t class = i * DIP_SCORE_TILE + j;
             if (class >= accuracy->n_classes) break;

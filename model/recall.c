@@ -60,6 +60,26 @@ static inline int is_ahead(float score, int64_t index, mark answer)
     return score > answer.score || (score == answer.score && index < answer.index);
 }
 
+enum { TEXTS_AT_ONCE = 4 };
+
+/* A few texts from `text` on against the tile of n images from `image` on. */
+static void count_texts(sweep *s, int64_t column_ahead[DIP_SCORE_TILE], int64_t text, int64_t image,
+                        int n)
+{
+    _Alignas(DIP_SCORE_ALIGN) float scores[TEXTS_AT_ONCE][DIP_SCORE_TILE];
+    int64_t left = s->n_texts - text, n_rows = left < TEXTS_AT_ONCE ? left : TEXTS_AT_ONCE;
+    dip_scores_tile(scores[0], s->texts + text * s->embed_dim, n_rows, s->packed, s->embed_dim);
+    for (int64_t i = 0; i < n_rows; i++) {
+        mark answer = s->text_marks[text + i];
+        int64_t ahead = 0;
+        for (int j = 0; j < n; j++) {
+            ahead += is_ahead(scores[i][j], image + j, answer);
+            column_ahead[j] += is_ahead(scores[i][j], text + i, s->image_marks[image + j]);
+        }
+        s->text_ahead[text + i] += ahead;
+    }
+}
+
 /* Every score is computed once, tile by tile, and counted for both directions. */
 static void count_ahead(sweep *s, int n_threads)
 {
@@ -67,21 +87,12 @@ static void count_ahead(sweep *s, int n_threads)
     for (int64_t first = 0; first < s->n_images; first += DIP_SCORE_TILE) {
         int64_t left = s->n_images - first;
         int n = left < DIP_SCORE_TILE ? (int)left : DIP_SCORE_TILE;
-        _Alignas(DIP_SCORE_ALIGN) float scores[DIP_SCORE_TILE];
         int64_t column_ahead[DIP_SCORE_TILE] = {0};
 #pragma omp single
         dip_scores_pack(s->packed, s->images + first * s->embed_dim, n, s->embed_dim);
 #pragma omp for schedule(static)
-        for (int64_t t = 0; t < s->n_texts; t++) {
-            dip_scores_tile(scores, s->texts + t * s->embed_dim, s->packed, s->embed_dim);
-            mark answer = s->text_marks[t];
-            int64_t ahead = 0;
-            for (int j = 0; j < n; j++) {
-                ahead += is_ahead(scores[j], first + j, answer);
-                column_ahead[j] += is_ahead(scores[j], t, s->image_marks[first + j]);
-            }
-            s->text_ahead[t] += ahead;
-        }
+        for (int64_t t = 0; t < s->n_texts; t += TEXTS_AT_ONCE)
+            count_texts(s, column_ahead, t, first, n);
 #pragma omp critical(dip_recall_columns) /* counts are integers: the order cannot matter */
         for (int j = 0; j < n; j++) s->image_ahead[first + j] += column_ahead[j];
     }

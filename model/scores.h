@@ -4,7 +4,8 @@
  * machine and for every tile, so equal pairs of rows have equal scores, bit for bit: ranks made
  * of comparisons need that.
  *
- * Usage:   dip_scores_pack up to DIP_SCORE_TILE rows, then dip_scores_tile per row against them.
+ * Usage:   dip_scores_pack up to DIP_SCORE_TILE rows, then dip_scores_tile per few rows against
+ *          them.
  * Threads: pure functions.                                                                 */
 #ifndef DIP_MODEL_SCORES_H
 #define DIP_MODEL_SCORES_H
@@ -17,8 +18,10 @@ enum { DIP_SCORE_TILE = 64, DIP_SCORE_ALIGN = 64 };
  * from n on are zero. */
 void dip_scores_pack(float *packed, const float *rows, int64_t n, int embed_dim);
 
-/* scores [DIP_SCORE_TILE] = row [E] . every column of packed. scores is aligned as packed is. */
-void dip_scores_tile(float *scores, const float *row, const float *packed, int embed_dim);
+/* scores [n][DIP_SCORE_TILE] = rows [n][E] times the columns of packed; aligned as packed is. Four
+ * rows at a time are quickest. */
+void dip_scores_tile(float *scores, const float *rows, int64_t n, const float *packed,
+                     int embed_dim);
 
 /* One score, the same bits as in a tile. */
 float dip_scores_dot(const float *a, const float *b, int embed_dim);

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "core/json.h"
 #include "core/rng.h"
 #include "core/threads.h"
 #include "data/loader.h"
@@ -43,9 +44,10 @@ static double peak_rss_bytes(void)
 static dip_status report(cJSON *figures, bool json)
 {
     if (!figures) return dip_fail(DIP_NOMEM, "no memory for the figures");
-    char *text = json ? cJSON_PrintUnformatted(figures) : NULL;
-    if (json && text) printf("%s\n", text);
     const cJSON *item;
+    char *text = NULL;
+    dip_status status = json ? dip_json_print(&text, figures, false) : DIP_OK;
+    if (text) printf("%s\n", text);
     if (!json) {
         cJSON_ArrayForEach(item, figures) {
             if (cJSON_IsString(item)) printf("%-24s %s\n", item->string, item->valuestring);
@@ -54,7 +56,7 @@ static dip_status report(cJSON *figures, bool json)
     }
     free(text);
     cJSON_Delete(figures);
-    return DIP_OK;
+    return status;
 }
 
 /* ---- matmul: the rate everything else is a share of -------------------------------------- */
@@ -183,7 +185,7 @@ static dip_status time_steps(cJSON **out, dip_step *step, const dip_batch *batch
     double *times = malloc((N_PARTS + 1) * n * sizeof *times);
     dip_step_result result;
     dip_status status;
-    double rate;
+    double rate = 0;
     if (!times) return dip_fail(DIP_NOMEM, "no memory for %zu timings", n);
     for (int64_t i = -o->warmup_steps; i < o->steps; i++) {
         const double start = now_seconds();
@@ -232,7 +234,7 @@ static dip_status bench_train(int argc, char **argv)
     dip_step step = {0};
     dip_batch batch = {0};
     dip_status status;
-    double mean_length;
+    double mean_length = 0;
     cJSON *figures = NULL;
     DIP_TRY_GOTO(dip_config_defaults(&train_table, &o));
     DIP_TRY_GOTO(dip_config_parse(&train_table, &o, argc, argv));

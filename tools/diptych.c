@@ -15,8 +15,8 @@ extern const dip_command dip_command_tokenizer, dip_command_shard, dip_command_p
 
 /* In the order of a project: words, data, training, judging, using. */
 static const dip_command *const commands[] = {
-    &dip_command_tokenizer, &dip_command_shard,  &dip_command_pretrain,
-    &dip_command_zeroshot,  &dip_command_recall, &dip_command_embed,
+    &dip_command_tokenizer, &dip_command_shard,   &dip_command_pretrain,
+    &dip_command_zeroshot,  &dip_command_recall,  &dip_command_embed,
     &dip_command_export,    &dip_command_inspect, &dip_command_bench,
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -52,7 +52,7 @@ static void print_page(const dip_command *command)
     fputs("NAME\n", stdout);
     printf("    diptych %s - %s\n", command->name, command->summary);
     fputs("\nSYNOPSIS\n", stdout);
-    dip_print_wrapped(stdout, 4, command->usage);
+    dip_print_lines(stdout, 4, command->usage);
     fputs("\nDESCRIPTION\n", stdout);
     dip_print_wrapped(stdout, 4, command->description);
     if (command->options) {
@@ -78,7 +78,8 @@ static void print_error(const char *command, const char *text)
 {
     bool line_start = true;
     for (const char *c = text; *c; c++) {
-        if (line_start) fprintf(stderr, "diptych%s%s: ", command ? " " : "", command ? command : "");
+        if (line_start)
+            fprintf(stderr, "diptych%s%s: ", command ? " " : "", command ? command : "");
         unsigned char byte = (unsigned char)*c;
         line_start = byte == '\n';
         if ((byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f)
@@ -123,11 +124,14 @@ static int run_help(int argc, char **argv)
 static int exit_status(dip_status status)
 {
     switch (status) {
-    case DIP_OK: return EXIT_SUCCESS;
+    case DIP_OK:
+        return EXIT_SUCCESS;
     case DIP_CONFIG:
     case DIP_FORMAT:
-    case DIP_UNSUPPORTED: return EXIT_REFUSED;
-    default: return EXIT_FAILED;
+    case DIP_UNSUPPORTED:
+        return EXIT_REFUSED;
+    default:
+        return EXIT_FAILED;
     }
 }
 

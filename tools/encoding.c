@@ -121,12 +121,17 @@ cJSON *dip_report_new(const dip_model *model)
     return report;
 }
 
+static bool is_nested(const cJSON *item)
+{
+    return cJSON_IsObject(item) || (cJSON_IsArray(item) && cJSON_IsObject(item->child));
+}
+
 static size_t widest_key(const cJSON *object, size_t indent)
 {
     size_t widest = 0;
     for (const cJSON *item = object->child; item; item = item->next) {
-        size_t n = indent + (item->string ? strlen(item->string) : 0);
-        if (cJSON_IsObject(item)) {
+        size_t n = indent + strlen(item->string ? item->string : "-");
+        if (is_nested(item)) {
             size_t inner = widest_key(item, indent + 2);
             if (inner > n) n = inner;
         }
@@ -159,7 +164,7 @@ static void print_object(const cJSON *object, int indent, int width)
 {
     for (const cJSON *item = object->child; item; item = item->next) {
         const char *key = item->string ? item->string : "-";
-        if (cJSON_IsObject(item) || (cJSON_IsArray(item) && cJSON_IsObject(item->child))) {
+        if (is_nested(item)) {
             printf("%*s", indent, "");
             print_text(key);
             printf("\n");
@@ -181,7 +186,7 @@ dip_status dip_report_print(const cJSON *report, bool json)
         print_object(report, 0, (int)widest_key(report, 0));
         return DIP_OK;
     }
-    char *text = cJSON_Print(report);
+    char *text = cJSON_PrintUnformatted(report);
     if (!text) return dip_fail(DIP_NOMEM, "no memory for the report");
     printf("%s\n", text);
     cJSON_free(text);

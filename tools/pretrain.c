@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/log.h"
+#include "core/json.h"
 #include "tools/command.h"
 #include "train/options.h"
 #include "train/trainer.h"
@@ -28,8 +28,10 @@ static dip_status run(int argc, char **argv)
     signal(SIGTERM, request_stop);
     status = dip_train_run(&options, &stop_requested, &summary);
     if (options.json && summary) {
-        char *text = cJSON_PrintUnformatted(summary);
-        if (text) printf("%s\n", text);
+        char *text = NULL;
+        const dip_status printed = dip_json_print(&text, summary, false);
+        if (printed == DIP_OK) printf("%s\n", text);
+        else if (status == DIP_OK) status = printed;
         free(text);
     }
 fail:

@@ -376,8 +376,8 @@ static void print_text(const shard_options *o, const result *r, const losses *lo
     const char *const outputs[2] = {o->output, o->holdout_output};
     for (int i = 0; i < 2; i++)
         if (outputs[i])
-            printf("%s %" PRId64 " pairs; shards %s, %" PRId64 " in all\n", i ? "held out" : "wrote",
-                   r->samples[i], r->shards[i], outputs[i]);
+            printf("%s %" PRId64 " pairs in %" PRId64 " shard%s: %s\n", i ? "held out" : "wrote",
+                   r->samples[i], r->shards[i], r->shards[i] == 1 ? "" : "s", outputs[i]);
     printf("left out %" PRId64 "\n", dip_faults_total(lost->ledger));
     dip_faults_print(lost->ledger, stdout);
 }

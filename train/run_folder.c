@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "core/log.h"
 
 /* open_clip's default name, with the characters it replaces in model names. */
@@ -158,7 +159,13 @@ dip_status dip_run_folder_check_resumed(const dip_train_options *now, const cJSO
         for (size_t j = 0; j < now->resume_changes.n_items && !allowed; j++)
             allowed = strcmp(now->resume_changes.items[j], decisive[i]) == 0;
         if (allowed) continue;
-        char *was = a ? cJSON_PrintUnformatted(a) : NULL, *is = b ? cJSON_PrintUnformatted(b) : NULL;
+        char *was = NULL, *is = NULL;
+        if ((a && dip_json_print(&was, a, false) != DIP_OK) ||
+            (b && dip_json_print(&is, b, false) != DIP_OK)) {
+            free(was);
+            cJSON_Delete(current);
+            return DIP_NOMEM;
+        }
         const size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "\n  %s was %s, is %s", decisive[i],
                  was ? was : "not set", is ? is : "not set");

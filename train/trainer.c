@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "core/log.h"
 #include "data/loader.h"
 #include "data/pattern.h"
@@ -280,8 +281,8 @@ static dip_status log_metrics(trainer *t)
             snprintf(line + used, sizeof line - used, " %s: %.4f", item->string, item->valuedouble);
     }
     dip_info("Eval Epoch: %lld%s", (long long)t->progress.epoch, line);
-    char *text = cJSON_PrintUnformatted(t->metrics);
-    if (!text) return dip_fail(DIP_NOMEM, "no memory to print metrics");
+    char *text;
+    DIP_TRY(dip_json_print(&text, t->metrics, false));
     dip_status status = dip_run_folder_add_result(&t->folder, text);
     free(text);
     return status;
@@ -438,7 +439,8 @@ static cJSON *summarise(const trainer *t)
     cJSON_AddNumberToObject(s, "samples_seen", (double)t->progress.samples_seen);
     cJSON_AddNumberToObject(s, "skipped_steps", (double)t->progress.n_skipped);
     cJSON_AddNumberToObject(s, "dropped_samples", (double)dip_faults_total(t->faults));
-    cJSON_AddNumberToObject(s, "loss", t->last_loss);
+    if (isfinite(t->last_loss)) cJSON_AddNumberToObject(s, "loss", t->last_loss);
+    else cJSON_AddNullToObject(s, "loss");
     cJSON_AddNumberToObject(s, "train_seconds", t->train_seconds);
     cJSON_AddNumberToObject(s, "samples_per_second",
                             t->train_seconds > 0 ? (double)t->pairs_trained / t->train_seconds : 0);

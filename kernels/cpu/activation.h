@@ -20,9 +20,12 @@ static inline float dip_sigmoid(float x)
 static inline float dip_activate(dip_activation act, float x)
 {
     switch (act) {
-    case DIP_ACT_NONE: return x;
-    case DIP_ACT_GELU: return x * dip_normal_cdf(x);
-    case DIP_ACT_QUICKGELU: return x * dip_sigmoid(1.702f * x);
+    case DIP_ACT_NONE:
+        return x;
+    case DIP_ACT_GELU:
+        return x * dip_normal_cdf(x);
+    case DIP_ACT_QUICKGELU:
+        return x * dip_sigmoid(1.702f * x);
     }
     return x;
 }
@@ -30,7 +33,8 @@ static inline float dip_activate(dip_activation act, float x)
 static inline float dip_activate_derivative(dip_activation act, float x)
 {
     switch (act) {
-    case DIP_ACT_NONE: return 1.0f;
+    case DIP_ACT_NONE:
+        return 1.0f;
     case DIP_ACT_GELU: { /* Phi(x) + x phi(x), phi(x) = exp(-x^2 / 2) / sqrt(2 pi) */
         return dip_normal_cdf(x) + x * 0.39894228040143268f * expf(-0.5f * x * x);
     }

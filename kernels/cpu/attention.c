@@ -26,7 +26,9 @@ static int64_t attention_work(dip_attention_shape shape)
 #include "kernels/cpu/each_type.h"
 #else
 
-static float LOCAL(dot)(const T *a, const T *b, int n)
+#define dot LOCAL(dot)
+
+static float dot(const T *a, const T *b, int n)
 {
     float sum = 0.0f;
     for (int i = 0; i < n; i++) sum += LOAD(a[i]) * LOAD(b[i]);
@@ -43,11 +45,12 @@ dip_status OP(attention_forward)(dip_exec *exec, void *out, float *lse, const vo
                                dip_reference_attention_workspace(exec, shape)));
     float *workspace = exec->workspace;
 
-#pragma omp parallel for collapse(2) num_threads(threads_for(exec, attention_work(shape)))
+    const int n_threads = threads_for(exec, attention_work(shape));
+#pragma omp parallel for collapse(2) num_threads(n_threads)
     for (int64_t b = 0; b < shape.n_sequences; b++) {
         for (int h = 0; h < n_heads; h++) {
-            float *p = workspace + (size_t)omp_get_thread_num() * SCRATCH_ROWS *
-                                       scratch_stride(shape);
+            float *p =
+                workspace + (size_t)omp_get_thread_num() * SCRATCH_ROWS * scratch_stride(shape);
             const int64_t first = offsets[b], length = offsets[b + 1] - first;
             const T *q = (const T *)qkv + first * 3 * c + (int64_t)h * d_head;
             const T *k = q + c, *v = q + 2 * c;
@@ -56,7 +59,7 @@ dip_status OP(attention_forward)(dip_exec *exec, void *out, float *lse, const vo
                 const int64_t n_seen = shape.causal ? i + 1 : length;
                 float largest = -INFINITY, sum = 0.0f;
                 for (int64_t j = 0; j < n_seen; j++) {
-                    p[j] = scale * LOCAL(dot)(q + i * 3 * c, k + j * 3 * c, d_head);
+                    p[j] = scale * dot(q + i * 3 * c, k + j * 3 * c, d_head);
                     if (!(p[j] <= largest)) largest = p[j]; /* a NaN wins and spreads */
                 }
                 for (int64_t j = 0; j < n_seen; j++) {
@@ -87,12 +90,13 @@ dip_status OP(attention_backward)(dip_exec *exec, void *d_qkv, const void *d_out
                                dip_reference_attention_workspace(exec, shape)));
     float *workspace = exec->workspace;
 
-#pragma omp parallel for collapse(2) num_threads(threads_for(exec, attention_work(shape)))
+    const int n_threads = threads_for(exec, attention_work(shape));
+#pragma omp parallel for collapse(2) num_threads(n_threads)
     for (int64_t b = 0; b < shape.n_sequences; b++) {
         for (int h = 0; h < n_heads; h++) {
             const size_t stride = scratch_stride(shape);
             float *p = workspace + (size_t)omp_get_thread_num() * SCRATCH_ROWS * stride;
-            float *d_s = p + stride;       /* gradient of q . k / sqrt(D) */
+            float *d_s = p + stride;        /* gradient of q . k / sqrt(D) */
             float *mean_d_p = d_s + stride; /* sum_j p_ij d_p_ij = d_out_i . out_i */
             const int64_t first = offsets[b], length = offsets[b + 1] - first;
             const T *q = (const T *)qkv + first * 3 * c + (int64_t)h * d_head;
@@ -106,10 +110,10 @@ dip_status OP(attention_backward)(dip_exec *exec, void *d_qkv, const void *d_out
 
             for (int64_t i = 0; i < length; i++) {
                 const int64_t n_seen = shape.causal ? i + 1 : length;
-                mean_d_p[i] = LOCAL(dot)(d_o + i * c, o + i * c, d_head);
+                mean_d_p[i] = dot(d_o + i * c, o + i * c, d_head);
                 for (int64_t j = 0; j < n_seen; j++) {
-                    float s = scale * LOCAL(dot)(q + i * 3 * c, k + j * 3 * c, d_head);
-                    float d_p = LOCAL(dot)(d_o + i * c, v + j * 3 * c, d_head);
+                    float s = scale * dot(q + i * 3 * c, k + j * 3 * c, d_head);
+                    float d_p = dot(d_o + i * c, v + j * 3 * c, d_head);
                     d_s[j] = expf(s - lse_row[i * n_heads]) * (d_p - mean_d_p[i]);
                 }
                 for (int d = 0; d < d_head; d++) {
@@ -121,8 +125,8 @@ dip_status OP(attention_backward)(dip_exec *exec, void *d_qkv, const void *d_out
             for (int64_t j = 0; j < length; j++) {
                 const int64_t first_seen = shape.causal ? j : 0;
                 for (int64_t i = first_seen; i < length; i++) {
-                    float s = scale * LOCAL(dot)(q + i * 3 * c, k + j * 3 * c, d_head);
-                    float d_p = LOCAL(dot)(d_o + i * c, v + j * 3 * c, d_head);
+                    float s = scale * dot(q + i * 3 * c, k + j * 3 * c, d_head);
+                    float d_p = dot(d_o + i * c, v + j * 3 * c, d_head);
                     p[i] = expf(s - lse_row[i * n_heads]);
                     d_s[i] = p[i] * (d_p - mean_d_p[i]);
                 }

@@ -62,6 +62,16 @@ static void lse_add(running_lse *lse, float x)
     }
 }
 
+/* G_ij of ops.h, with 1/|group| of i (and of j: they share it when T_ij is not 0). */
+static float gradient(float l_ij, const float *row_lse, const float *col_lse, int64_t i, int64_t j,
+                      float inv_positives, dip_contrastive_shape shape)
+{
+    if (is_masked(i, j, shape)) return 0.0f;
+    float probabilities = expf(l_ij - row_lse[i]) + expf(l_ij - col_lse[j]);
+    float t_ij = is_positive(i, j, shape) ? inv_positives : 0.0f;
+    return (probabilities - 2.0f * t_ij) / (2.0f * (float)shape.batch);
+}
+
 #define EACH_TYPE_FILE "kernels/cpu/contrastive.c"
 #include "kernels/cpu/each_type.h"
 #else
@@ -70,8 +80,8 @@ dip_status OP(contrastive_forward)(dip_exec *exec, float *row_lse, float *col_ls
                                    const float *u, const float *v, dip_contrastive_shape shape)
 {
     const int64_t batch = shape.batch;
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, contrastive_work(shape)))
+    const int n_threads = threads_for(exec, contrastive_work(shape));
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t i = 0; i < batch; i++) {
         running_lse row = {-INFINITY, 0.0f}, col = {-INFINITY, 0.0f};
         float positives = 0.0f;
@@ -89,16 +99,6 @@ dip_status OP(contrastive_forward)(dip_exec *exec, float *row_lse, float *col_ls
     return DIP_OK;
 }
 
-/* G_ij of ops.h, with 1/|group| of i (and of j: they share it when T_ij is not 0). */
-static float LOCAL(gradient)(float l_ij, const float *row_lse, const float *col_lse, int64_t i,
-                             int64_t j, float inv_positives, dip_contrastive_shape shape)
-{
-    if (is_masked(i, j, shape)) return 0.0f;
-    float probabilities = expf(l_ij - row_lse[i]) + expf(l_ij - col_lse[j]);
-    float t_ij = is_positive(i, j, shape) ? inv_positives : 0.0f;
-    return (probabilities - 2.0f * t_ij) / (2.0f * (float)shape.batch);
-}
-
 dip_status OP(contrastive_backward)(dip_exec *exec, float *d_u, float *d_v, float *d_log_scale,
                                     const float *u, const float *v, const float *row_lse,
                                     const float *col_lse, dip_contrastive_shape shape)
@@ -108,8 +108,9 @@ dip_status OP(contrastive_backward)(dip_exec *exec, float *d_u, float *d_v, floa
                                dip_reference_contrastive_workspace(exec, shape)));
     double *row_sums = exec->workspace;
 
+    const int n_threads = threads_for(exec, contrastive_work(shape));
     /* Row i of d_u and of d_v, each one sum over the batch in order. */
-#pragma omp parallel for num_threads(threads_for(exec, contrastive_work(shape)))
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t i = 0; i < batch; i++) {
         const float inv_positives = 1.0f / (float)count_positives(i, shape);
         float *d_u_row = d_u + i * embed, *d_v_row = d_v + i * embed;
@@ -117,10 +118,8 @@ dip_status OP(contrastive_backward)(dip_exec *exec, float *d_u, float *d_v, floa
         for (int64_t e = 0; e < embed; e++) d_u_row[e] = d_v_row[e] = 0.0f;
         for (int64_t j = 0; j < batch; j++) {
             float l_ij = logit(u, v, i, j, shape), l_ji = logit(u, v, j, i, shape);
-            float g_ij =
-                LOCAL(gradient)(l_ij, row_lse, col_lse, i, j, inv_positives, shape);
-            float g_ji =
-                LOCAL(gradient)(l_ji, row_lse, col_lse, j, i, inv_positives, shape);
+            float g_ij = gradient(l_ij, row_lse, col_lse, i, j, inv_positives, shape);
+            float g_ji = gradient(l_ji, row_lse, col_lse, j, i, inv_positives, shape);
             row_sum += (double)g_ij * (double)l_ij;
             for (int64_t e = 0; e < embed; e++) {
                 d_u_row[e] += g_ij * v[j * embed + e];

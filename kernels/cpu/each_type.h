@@ -13,7 +13,8 @@
  *   LOAD(x)    the float a T stands for, exactly
  *   ROUND(x)   the T nearest to a float
  *   OP(name)   the op's symbol, dip_reference_<name>_f32 or _bf16
- *   LOCAL(name) a file-local function's symbol                                            */
+ *   LOCAL(name) a symbol for a file-local function that sees T; `#define foo LOCAL(foo)` before
+ *              it lets the rest of the file call it foo                                   */
 #ifndef EACH_TYPE_FILE
 #error "define EACH_TYPE_FILE before including each_type.h"
 #endif
@@ -36,7 +37,10 @@ static inline int threads_for(const dip_exec *exec, int64_t n_values)
     return useful < exec->n_threads ? (int)useful : exec->n_threads;
 }
 
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 #define T           float
 #define LOAD(x)     (x)

@@ -3,7 +3,9 @@
 #include "kernels/cpu/each_type.h"
 #else
 
-static void LOCAL(add_rows)(T *out, const T *a, const T *b, int64_t c)
+#define add_rows LOCAL(add_rows)
+
+static void add_rows(T *out, const T *a, const T *b, int64_t c)
 {
     for (int64_t i = 0; i < c; i++) out[i] = ROUND(LOAD(a[i]) + LOAD(b[i]));
 }
@@ -11,15 +13,14 @@ static void LOCAL(add_rows)(T *out, const T *a, const T *b, int64_t c)
 dip_status OP(image_embed_forward)(dip_exec *exec, void *out, const void *patches, const void *cls,
                                    const void *pos, int64_t n_images, int64_t n_patches, int64_t c)
 {
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, n_images *n_patches *c))
+    const int n_threads = threads_for(exec, n_images * n_patches * c);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t b = 0; b < n_images; b++) {
         T *out_row = (T *)out + b * (n_patches + 1) * c;
         const T *patch_row = (const T *)patches + b * n_patches * c;
-        LOCAL(add_rows)(out_row, cls, pos, c);
+        add_rows(out_row, cls, pos, c);
         for (int64_t i = 0; i < n_patches; i++)
-            LOCAL(add_rows)
-        (out_row + (1 + i) * c, patch_row + i * c, (const T *)pos + (1 + i) * c, c);
+            add_rows(out_row + (1 + i) * c, patch_row + i * c, (const T *)pos + (1 + i) * c, c);
     }
     return DIP_OK;
 }
@@ -29,14 +30,14 @@ dip_status OP(image_embed_backward)(dip_exec *exec, void *d_patches, float *d_cl
                                     int64_t c)
 {
     const int64_t n_tokens = n_patches + 1;
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, n_images *n_patches *c))
+    const int n_threads = threads_for(exec, n_images * n_patches * c);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t b = 0; b < n_images; b++)
         memcpy((T *)d_patches + b * n_patches * c, (const T *)d_out + (b * n_tokens + 1) * c,
                (size_t)(n_patches * c) * sizeof(T));
 
-    /* A thread owns whole positions and adds images in order. */
-#pragma omp parallel for num_threads(threads_for(exec, n_images *n_tokens *c))
+        /* A thread owns whole positions and adds images in order. */
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t token = 0; token < n_tokens; token++) {
         for (int64_t first = 0; first < c; first += STRIP) {
             float sums[STRIP] = {0};
@@ -57,13 +58,13 @@ dip_status OP(text_embed_forward)(dip_exec *exec, void *out, const int32_t *toke
                                   const int32_t *offsets, const void *table, const void *pos,
                                   int64_t n_sequences, int64_t n_rows, int64_t c)
 {
-    (void)exec, (void)n_rows;
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
+    (void)n_rows;
+    const int n_threads = threads_for(exec, n_rows * c);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t b = 0; b < n_sequences; b++)
         for (int64_t n = offsets[b]; n < offsets[b + 1]; n++)
-            LOCAL(add_rows)
-            ((T *)out + n * c, (const T *)table + tokens[n] * c,
-             (const T *)pos + (n - offsets[b]) * c, c);
+            add_rows((T *)out + n * c, (const T *)table + tokens[n] * c,
+                     (const T *)pos + (n - offsets[b]) * c, c);
     return DIP_OK;
 }
 
@@ -71,9 +72,10 @@ dip_status OP(text_embed_backward)(dip_exec *exec, float *d_table, float *d_pos,
                                    const int32_t *tokens, const int32_t *offsets,
                                    int64_t n_sequences, int64_t n_rows, int64_t vocab, int64_t c)
 {
-    (void)exec, (void)n_rows, (void)vocab;
+    (void)n_rows, (void)vocab;
+    const int n_threads = threads_for(exec, n_rows * c);
     /* Tokens repeat, so a thread owns columns, not rows, and adds tokens in order. */
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t first = 0; first < c; first += STRIP) {
         const int64_t n_columns = smaller(STRIP, c - first);
         for (int64_t b = 0; b < n_sequences; b++) {

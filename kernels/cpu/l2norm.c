@@ -6,8 +6,8 @@
 dip_status OP(l2norm_forward)(dip_exec *exec, float *y, float *inv_norm, const void *x,
                               int64_t n_rows, int64_t e)
 {
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *e))
+    const int n_threads = threads_for(exec, n_rows * e);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t n = 0; n < n_rows; n++) {
         const T *x_row = (const T *)x + n * e;
         float squares = 0.0f;
@@ -23,8 +23,8 @@ dip_status OP(l2norm_forward)(dip_exec *exec, float *y, float *inv_norm, const v
 dip_status OP(l2norm_backward)(dip_exec *exec, void *d_x, const float *d_y, const float *y,
                                const float *inv_norm, int64_t n_rows, int64_t e)
 {
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *e))
+    const int n_threads = threads_for(exec, n_rows * e);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t n = 0; n < n_rows; n++) {
         const float *y_row = y + n * e, *d_y_row = d_y + n * e;
         float along = 0.0f; /* the part of d_y along y does not change a unit vector */

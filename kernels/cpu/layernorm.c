@@ -11,14 +11,16 @@ size_t dip_reference_layernorm_workspace(const dip_exec *exec, int64_t n_rows, i
 #include "kernels/cpu/each_type.h"
 #else
 
+#define row_backward LOCAL(row_backward)
+
 dip_status OP(layernorm_forward)(dip_exec *exec, void *out, float *mean, float *rstd, const void *x,
                                  const void *gamma, const void *beta, float eps, int64_t n_rows,
                                  int64_t c)
 {
     const T *weights = gamma, *biases = beta;
-    (void)exec;
+    const int n_threads = threads_for(exec, n_rows * c);
     /* Two passes over a row, in column order: the variance is that of the centred values. */
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t n = 0; n < n_rows; n++) {
         const T *x_row = (const T *)x + n * c;
         T *out_row = (T *)out + n * c;
@@ -40,8 +42,8 @@ dip_status OP(layernorm_forward)(dip_exec *exec, void *out, float *mean, float *
 
 /* With g = d_out * gamma and y = (x - mean) rstd:
  *   d_x = rstd (g - mean(g) - y mean(g y)), means over the row. */
-static void LOCAL(row_backward)(T *d_x, const T *d_out, const T *x, float mean, float rstd,
-                                const T *gamma, const T *d_residual, int64_t c)
+static void row_backward(T *d_x, const T *d_out, const T *x, float mean, float rstd, const T *gamma,
+                         const T *d_residual, int64_t c)
 {
     float sum_g = 0.0f, sum_gy = 0.0f;
     for (int64_t i = 0; i < c; i++) {
@@ -63,15 +65,14 @@ dip_status OP(layernorm_backward)(dip_exec *exec, void *d_x, float *d_gamma, flo
                                   const float *rstd, const void *gamma, const void *d_residual,
                                   int64_t n_rows, int64_t c)
 {
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
+    const int n_threads = threads_for(exec, n_rows * c);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t n = 0; n < n_rows; n++)
-        LOCAL(row_backward)
-        ((T *)d_x + n * c, (const T *)d_out + n * c, (const T *)x + n * c, mean[n], rstd[n], gamma,
-         d_residual ? (const T *)d_residual + n * c : NULL, c);
+        row_backward((T *)d_x + n * c, (const T *)d_out + n * c, (const T *)x + n * c, mean[n],
+                     rstd[n], gamma, d_residual ? (const T *)d_residual + n * c : NULL, c);
 
-    /* Parameters: a thread owns whole columns and adds rows in order. */
-#pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
+        /* Parameters: a thread owns whole columns and adds rows in order. */
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t first = 0; first < c; first += STRIP) {
         float sum_gamma[STRIP] = {0}, sum_beta[STRIP] = {0};
         const int64_t n_columns = smaller(STRIP, c - first);

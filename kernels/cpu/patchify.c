@@ -9,15 +9,14 @@ dip_status OP(patchify)(dip_exec *exec, void *out, const uint8_t *images, const 
     const int64_t side = shape.patch, width = shape.width;
     const int64_t n_across = width / side, n_down = shape.height / side;
     const int64_t n_patches = shape.n_images * n_down * n_across;
-    (void)exec;
 
     T normal[3][256]; /* a byte has few values: normalise each once */
     for (int channel = 0; channel < 3; channel++)
         for (int byte = 0; byte < 256; byte++)
-            normal[channel][byte] =
-                ROUND(((float)byte / 255.0f - mean[channel]) / std[channel]);
+            normal[channel][byte] = ROUND(((float)byte / 255.0f - mean[channel]) / std[channel]);
 
-#pragma omp parallel for num_threads(threads_for(exec, n_patches * 3 * side * side))
+    const int n_threads = threads_for(exec, n_patches * 3 * side * side);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t patch = 0; patch < n_patches; patch++) {
         const int64_t column = patch % n_across;
         const int64_t row = patch / n_across; /* of all images' patch rows */

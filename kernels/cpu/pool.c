@@ -6,9 +6,9 @@
 dip_status OP(mean_pool_forward)(dip_exec *exec, void *out, const void *x, const int32_t *offsets,
                                  int64_t skip, int64_t n_sequences, int64_t c)
 {
-    (void)exec;
+    const int n_threads = threads_for(exec, offsets[n_sequences] * c);
     /* Rows are added in order, then divided once. */
-#pragma omp parallel for num_threads(threads_for(exec, offsets[n_sequences] * c))
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t b = 0; b < n_sequences; b++) {
         const int64_t begin = offsets[b] + skip, end = offsets[b + 1];
         for (int64_t first = 0; first < c; first += STRIP) {
@@ -28,8 +28,8 @@ dip_status OP(mean_pool_backward)(dip_exec *exec, void *d_x, const void *d_out,
                                   const int32_t *offsets, int64_t skip, int64_t n_sequences,
                                   int64_t c)
 {
-    (void)exec;
-#pragma omp parallel for num_threads(threads_for(exec, offsets[n_sequences] * c))
+    const int n_threads = threads_for(exec, offsets[n_sequences] * c);
+#pragma omp parallel for num_threads(n_threads)
     for (int64_t b = 0; b < n_sequences; b++) {
         const int64_t begin = offsets[b] + skip, end = offsets[b + 1];
         const T *d_out_row = (const T *)d_out + b * c;

@@ -127,14 +127,15 @@ static void multiply_item(const dip_gemm_method *method, const dip_gemm_rows_job
             float *block = c + turn * GEMM_BLOCK * GEMM_BLOCK;
             if (row + GEMM_BLOCK < job->m)
                 prefetch_rows(method, job, row + GEMM_BLOCK, j - cols.begin, cols.end - cols.begin);
+            int n_rows = at_most_block(job->m - row), n_cols = at_most_block(job->n - j * GEMM_BLOCK);
             method->kernel(block, GEMM_BLOCK, false, &a, packed_b + (size_t)j * l->a_bytes,
                            l->n_steps, &pending);
             dip_gemm_pending_run(&pending, GEMM_BLOCK);
             pending.c = block;
             pending.row = row;
             pending.col = j * GEMM_BLOCK;
-            pending.n_rows = at_most_block(job->m - row);
-            pending.n_cols = at_most_block(job->n - pending.col);
+            pending.n_rows = n_rows;
+            pending.n_cols = n_cols;
             pending.n_done = 0;
             turn = !turn;
         }

@@ -68,25 +68,50 @@ static inline void multiply(void)
     _tile_dpbf16ps(3, 5, 7);
 }
 
-static inline int rows_per_step(const dip_gemm_pending *pending, int64_t n_steps)
+/* The pending epilogue, spread evenly over the places between tile products: long stretches of
+ * either kind of work would leave the other unit waiting. */
+typedef struct spread {
+    dip_gemm_pending *pending;
+    int64_t n_pairs, n_places, balance;
+} spread;
+
+static inline spread spread_over(dip_gemm_pending *pending, int64_t n_places)
 {
-    if (pending == NULL || n_steps == 0) return 0;
-    return (int)((pending->n_rows + n_steps - 1) / n_steps);
+    spread s = {pending, 0, n_places, 0};
+    if (pending != NULL) s.n_pairs = (pending->n_rows - pending->n_done + 1) / 2;
+    return s;
+}
+
+static inline void place(spread *s)
+{
+    s->balance += s->n_pairs;
+    while (s->balance >= s->n_places) {
+        s->balance -= s->n_places;
+        dip_gemm_pending_run(s->pending, 2);
+    }
 }
 
 void dip_gemm_kernel_tiles_bf16(float *c, int64_t c_ld, bool accumulate, const dip_gemm_panel *a,
                                 const uint8_t *b, int64_t n_steps, dip_gemm_pending *pending)
 {
-    int n_rows = rows_per_step(pending, n_steps);
+    spread epilogue = spread_over(pending, 4 * n_steps);
     const uint8_t *a_block = a->base;
     begin_block(c, c_ld, accumulate);
     for (int64_t step = 0; step < n_steps; step++) {
-        load_a(a_block, a);
-        load_b(b);
-        multiply();
+        _tile_loadd(6, b, 64);
+        _tile_loadd(4, a_block, a->row_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        place(&epilogue);
+        _tile_loadd(7, b + GEMM_TILE_BYTES, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        place(&epilogue);
+        _tile_loadd(5, a_block + a->tile_bytes, a->row_bytes);
+        _tile_dpbf16ps(2, 5, 6);
+        place(&epilogue);
+        _tile_dpbf16ps(3, 5, 7);
+        place(&epilogue);
         a_block += a->step_bytes;
         b += GEMM_BLOCK_BYTES;
-        if (n_rows != 0) dip_gemm_pending_run(pending, n_rows);
     }
     end_block(c, c_ld);
 }
@@ -96,7 +121,7 @@ void dip_gemm_kernel_tiles_bf16(float *c, int64_t c_ld, bool accumulate, const d
 void dip_gemm_kernel_tiles_split(float *c, int64_t c_ld, bool accumulate, const dip_gemm_panel *a,
                                  const uint8_t *b, int64_t n_steps, dip_gemm_pending *pending)
 {
-    int n_rows = rows_per_step(pending, n_steps);
+    spread epilogue = spread_over(pending, 6 * n_steps);
     const uint8_t *a1 = a->base;
     begin_block(c, c_ld, accumulate);
     for (int64_t step = 0; step < n_steps; step++) {
@@ -105,19 +130,24 @@ void dip_gemm_kernel_tiles_split(float *c, int64_t c_ld, bool accumulate, const 
         load_a(a3, a);
         load_b(b);
         multiply(); /* a3 b1 */
+        place(&epilogue);
         load_a(a2, a);
         multiply(); /* a2 b1 */
+        place(&epilogue);
         load_b(b2);
         multiply(); /* a2 b2 */
+        place(&epilogue);
         load_a(a1, a);
         multiply(); /* a1 b2 */
+        place(&epilogue);
         load_b(b3);
         multiply(); /* a1 b3 */
+        place(&epilogue);
         load_b(b);
         multiply(); /* a1 b1 */
+        place(&epilogue);
         a1 += a->step_bytes;
         b += GEMM_SPLIT_PLANES * GEMM_BLOCK_BYTES;
-        if (n_rows != 0) dip_gemm_pending_run(pending, n_rows);
     }
     end_block(c, c_ld);
 }

@@ -26,7 +26,8 @@ static const dip_option options[] = {
      "Image-text pairs a step."},
     {"seed", DIP_OPT_INT, offsetof(settings, seed), "0", 0, INFINITY, NULL, false, "N", "Seed."},
     {"free-int", DIP_OPT_INT, offsetof(settings, free_int), "-3", 0, 0, NULL, false, "N", "Any."},
-    {"lr", DIP_OPT_FLOAT, offsetof(settings, lr), "5e-4", 0, 10, NULL, false, "X", "Learning rate."},
+    {"lr", DIP_OPT_FLOAT, offsetof(settings, lr), "5e-4", 0, 10, NULL, false, "X",
+     "Learning rate."},
     {"amp", DIP_OPT_BOOL, offsetof(settings, amp), "true", 0, 0, NULL, false, NULL, "bf16."},
     {"flip", DIP_OPT_BOOL, offsetof(settings, flip), NULL, 0, 0, NULL, false, NULL, "Mirror."},
     {"train-data", DIP_OPT_STRING, offsetof(settings, data), NULL, 0, 0, NULL, true, "PATTERN",
@@ -69,7 +70,8 @@ static void refuse(const char *const *words, const char *part)
     if (count_lines(dip_error()) != 1) fail_msg("more than one mistake: %s", dip_error());
     dip_config_free(&table, &s);
 }
-#define REFUSE(part, ...) refuse((const char *const[]){"--train-data", "x", __VA_ARGS__, NULL}, part)
+#define REFUSE(part, ...)                                                                          \
+    refuse((const char *const[]){"--train-data", "x", __VA_ARGS__, NULL}, part)
 
 static void defaults(void **state)
 {
@@ -172,9 +174,9 @@ static void all_mistakes_at_once(void **state)
     assert_int_equal(PARSE(&s, "--batch-size=0", "--lr", "fast", "--los", "clip", "--loss=x",
                            "--flip", "yes", "--name"),
                      DIP_CONFIG);
-    static const char *const parts[] = {"--batch-size: \"0\"", "--lr: \"fast\"", "--los: no such",
-                                        "--loss: \"x\"",       "yes: unexpected", "--name: the value",
-                                        "--train-data: required"};
+    static const char *const parts[] = {
+        "--batch-size: \"0\"", "--lr: \"fast\"",    "--los: no such",        "--loss: \"x\"",
+        "yes: unexpected",     "--name: the value", "--train-data: required"};
     for (size_t i = 0; i < 7; i++) expect_sentence(parts[i]);
     assert_int_equal(count_lines(dip_error()), 7);
     dip_config_free(&table, &s);
@@ -206,9 +208,9 @@ static void flags_win_over_the_file(void **state)
     settings s;
     char *path = write_config("{\"batch_size\": 256, \"train-data\": \"file.tar\", \"amp\": false,"
                               " \"images\": [\"f\"], \"lr\": 1, \"name\": null, \"flip\": true}");
-    assert_int_equal(PARSE(&s, "--batch-size", "8", "--config", path, "--images", "c", "d",
-                           "--no-flip"),
-                     DIP_OK);
+    assert_int_equal(
+        PARSE(&s, "--batch-size", "8", "--config", path, "--images", "c", "d", "--no-flip"),
+        DIP_OK);
     assert_int_equal(s.batch_size, 8);
     assert_string_equal(s.data, "file.tar"); /* required, given by the file */
     assert_false(s.amp);
@@ -273,7 +275,7 @@ static void mistakes_of_a_file(void **state)
     free(path);
 }
 
-static void an_empty_required_list_is_refused(void **state)
+static void nothing_is_not_enough_for_a_required_option(void **state)
 {
     (void)state;
     dip_option option = options[9];
@@ -287,15 +289,20 @@ static void an_empty_required_list_is_refused(void **state)
     expect_sentence("--images: required");
     dip_config_free(&lists, &s);
     free(path);
+    path = write_config("{\"train_data\": null}"); /* null is not a value either */
+    assert_int_equal(PARSE(&s, "--config", path), DIP_CONFIG);
+    expect_sentence("--train-data: required");
+    dip_config_free(&table, &s);
+    free(path);
 }
 
 static void the_resolved_configuration_reads_back(void **state)
 {
     (void)state;
     settings s, back;
-    assert_int_equal(PARSE(&s, "--lr=0.1", "--seed=9007199254740991", "--train-data=\xff\xc3\xa9",
-                           "--no-amp"),
-                     DIP_OK);
+    assert_int_equal(
+        PARSE(&s, "--lr=0.1", "--seed=9007199254740991", "--train-data=\xff\xc3\xa9", "--no-amp"),
+        DIP_OK);
     cJSON *object = dip_config_to_json(&table, &s);
     char *path = dip_path_join(scratch_init("test_config"), "run.json");
     assert_int_equal(dip_json_write(path, object), DIP_OK);
@@ -331,8 +338,12 @@ static void the_help_names_every_option(void **state)
     size_t n;
     FILE *out = open_memstream(&text, &n);
     dip_config_print_help(&table, out);
-    dip_print_wrapped(out, 4, "one two three four five six seven eight nine ten eleven twelve "
-                              "thirteen fourteen fifteen\n\n  kept   as it is\n");
+    dip_print_wrapped(out, 4,
+                      "one two three four five six seven eight nine ten\neleven twelve "
+                      "thirteen fourteen fifteen\n\nnext\n  kept   as it is\nlast");
+    dip_print_lines(out, 4,
+                    "first\n  second 3456789012345678901234567890123456789012345678901234 and "
+                    "what follows it\n");
     fclose(out);
     for (size_t i = 0; i < table.n_options; i++) {
         char flag[64];
@@ -345,8 +356,13 @@ static void the_help_names_every_option(void **state)
     assert_non_null(strstr(text, "  --amp, --no-amp\n"));
     assert_non_null(strstr(text, "One of clip|siglip. Default: clip."));
     assert_non_null(strstr(text, "Required."));
-    assert_non_null(strstr(text, "\n    fourteen fifteen"));
-    assert_non_null(strstr(text, "\n\n      kept   as it is\n"));
+    assert_non_null(strstr(text,
+                           "    one two three four five six seven eight nine ten eleven twelve "
+                           "thirteen\n    fourteen fifteen\n\n    next\n"
+                           "      kept   as it is\n    last\n"
+                           "    first\n      second "
+                           "3456789012345678901234567890123456789012345678901234 and what\n"
+                           "          follows it\n"));
     for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1)
         assert_true(end - line <= 80);
     free(text);
@@ -356,14 +372,23 @@ static void nearest_words(void **state)
 {
     (void)state;
     static const char *const words[] = {"epochs", "batch-size", "warmup", "wd", "lr"};
-    const char *const rows[][2] = {
-        {"epoch", "epochs"},      {"epohcs", "epochs"}, {"EPOCHS", "epochs"}, {"batch", "batch-size"},
-        {"batch_sise", "batch-size"}, {"warm", "warmup"},   {"wb", "wd"},         {"rl", "lr"},
-        {"tokenizer", NULL},      {"", NULL},           {"x", NULL}};
+    const char *const rows[][2] = {{"epoch", "epochs"},
+                                   {"epohcs", "epochs"},
+                                   {"EPOCHS", "epochs"},
+                                   {"batch", "batch-size"},
+                                   {"batch_sise", "batch-size"},
+                                   {"warm", "warmup"},
+                                   {"wb", "wd"},
+                                   {"rl", "lr"},
+                                   {"tokenizer", NULL},
+                                   {"", NULL},
+                                   {"x", NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const char *nearest = dip_nearest_word(rows[i][0], words, 5);
-        if (!rows[i][1]) assert_null(nearest);
-        else assert_string_equal(nearest, rows[i][1]);
+        if (!rows[i][1])
+            assert_null(nearest);
+        else
+            assert_string_equal(nearest, rows[i][1]);
     }
     char longer[301];
     memset(longer, 'a', 300);
@@ -380,7 +405,7 @@ int main(void)
         cmocka_unit_test(all_mistakes_at_once),
         cmocka_unit_test(flags_win_over_the_file),
         cmocka_unit_test(mistakes_of_a_file),
-        cmocka_unit_test(an_empty_required_list_is_refused),
+        cmocka_unit_test(nothing_is_not_enough_for_a_required_option),
         cmocka_unit_test(the_resolved_configuration_reads_back),
         cmocka_unit_test(the_help_names_every_option),
         cmocka_unit_test(nearest_words),

@@ -120,7 +120,7 @@ static void refused_writes_keep_the_old_file(void **state)
     assert_non_null(strstr(sentence, "100000 bytes: File too large"));
     assert_int_equal(opened, DIP_OK);
     assert_int_equal(first, DIP_IO);
-    assert_int_equal(second, DIP_IO);    /* a hole in the middle must not pass */
+    assert_int_equal(second, DIP_IO); /* a hole in the middle must not pass */
     assert_int_equal(committed, DIP_IO);
     expect_content(path, "old");
     assert_int_equal(scratch_count(dir), 1);
@@ -298,8 +298,11 @@ static void crc32c_vectors(void **state)
         const void *data;
         size_t n;
         uint32_t crc;
-    } rows[] = {{"123456789", 9, 0xE3069283u}, {zeros, 32, 0x8A9136AAu}, {ones, 32, 0x62A8AB43u},
-                {up, 32, 0x46DD794Eu},         {"", 0, 0}};
+    } rows[] = {{"123456789", 9, 0xE3069283u},
+                {zeros, 32, 0x8A9136AAu},
+                {ones, 32, 0x62A8AB43u},
+                {up, 32, 0x46DD794Eu},
+                {"", 0, 0}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         assert_int_equal(dip_crc32c(0, rows[i].data, rows[i].n), rows[i].crc);
         assert_int_equal(dip_crc32c_portable(0, rows[i].data, rows[i].n), rows[i].crc);

@@ -25,9 +25,18 @@ static void good_texts(void **state)
 {
     (void)state;
     const char *const rows[] = {
-        "{}", "[]", "0", "-0", "-0.5e+3", " \t\r\n\"\" ", "true", "false", "null",
+        "{}",
+        "[]",
+        "0",
+        "-0",
+        "-0.5e+3",
+        " \t\r\n\"\" ",
+        "true",
+        "false",
+        "null",
         "{\"a\": [1, 2.5, {\"b\": null}], \"A\": \"\\u00e9\\n\\ud83d\\ude00\"}",
-        "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"", "{\"a\": {\"a\": 1}, \"b\": {\"a\": 1}}",
+        "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"",
+        "{\"a\": {\"a\": 1}, \"b\": {\"a\": 1}}",
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cJSON *value;
@@ -166,10 +175,11 @@ static void many_keys_are_quick(void **state)
 static void damaged_texts_never_confuse(void **state)
 {
     (void)state;
-    static const char good[] = "{\"a_b\": [1, -2.5e-3, true, null], \"c\\u00e9\": \"x\\\\ \xc3\xa9\","
-                               " \"d\": {\"e\": \"\\ud83d\\ude00\", \"f\": false}}";
-    static const char bytes[] = {'"', '\\', '{', '}', '[', ']', ',', ':', '0', 'e', '.',
-                                 '-', 'u', ' ', 0,   '\n', (char)0x80, (char)0xff};
+    static const char good[] =
+        "{\"a_b\": [1, -2.5e-3, true, null], \"c\\u00e9\": \"x\\\\ \xc3\xa9\","
+        " \"d\": {\"e\": \"\\ud83d\\ude00\", \"f\": false}}";
+    static const char bytes[] = {'"', '\\', '{', '}', '[', ']', ',',  ':',        '0',
+                                 'e', '.',  '-', 'u', ' ', 0,   '\n', (char)0x80, (char)0xff};
     size_t n = sizeof good - 1;
     int n_accepted = 0, n_refused = 0;
     for (size_t at = 0; at < n; at++)
@@ -182,8 +192,10 @@ static void damaged_texts_never_confuse(void **state)
             cJSON *value;
             dip_status status = dip_json_parse(&value, tight, length, "x.json");
             assert_true(status == DIP_OK || status == DIP_FORMAT);
-            if (status == DIP_OK) n_accepted++;
-            else n_refused++;
+            if (status == DIP_OK)
+                n_accepted++;
+            else
+                n_refused++;
             cJSON_Delete(value);
             free(tight);
         }

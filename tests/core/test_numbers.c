@@ -26,7 +26,9 @@ static void philox_known_answers(void **state)
     } rows[] = {
         {0, 0, 0, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
         {UINT64_MAX, UINT64_MAX, UINT64_MAX, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3243f6a88,
+        {0x299f31d0a4093822,
+         0x0370734413198a2e,
+         0x85a308d3243f6a88,
          {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -117,12 +119,13 @@ static void integers_are_strict(void **state)
 static void check_doubles(void)
 {
     double value;
-    const char *const right[] = {"0", "-1.5", "+2.", ".5", "1e-400", "5E+3", "1.7976931348623157e308"};
+    const char *const right[] = {
+        "0", "-1.5", "+2.", ".5", "1e-400", "5E+3", "1.7976931348623157e308"};
     for (size_t i = 0; i < sizeof right / sizeof right[0]; i++)
         assert_int_equal(dip_number_read_double(&value, right[i]), DIP_NUMBER_OK);
     assert_int_equal(dip_number_read_double(&value, "1.5e2"), DIP_NUMBER_OK);
     assert_true(value == 150);
-    const char *const wrong[] = {"",   ".",   "e5",  "1e",   "1e+", "1,5",
+    const char *const wrong[] = {"",   ".",   "e5",  "1e",    "1e+", "1,5",
                                  "1x", "nan", "inf", "0x1p3", " 1",  "1 "};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_int_equal(dip_number_read_double(&value, wrong[i]), DIP_NUMBER_NOT_A_NUMBER);
@@ -132,7 +135,7 @@ static void check_doubles(void)
     const struct {
         double value;
         const char *text;
-    } rows[] = {{0.1, "0.1"}, {5e-4, "0.0005"}, {1e-6, "1e-06"}, {1.0 / 3, "0.3333333333333333"},
+    } rows[] = {{0.1, "0.1"}, {5e-4, "0.0005"}, {1e-6, "1e-06"},  {1.0 / 3, "0.3333333333333333"},
                 {64, "64"},   {-0.0, "-0"},     {1e300, "1e+300"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         dip_number_write_double(text, rows[i].value);

@@ -52,6 +52,7 @@ int check_main(const check_row *rows, int n_rows)
     enum { N_TARGETS = 4, MAX_ROWS = 16 };
     static program_test tests[MAX_ROWS * N_TARGETS];
     struct CMUnitTest group[MAX_ROWS * N_TARGETS] = {0};
+    const char *only = getenv("CHECK_BACKEND");
     int n_tests = 0;
     if (n_rows > MAX_ROWS) {
         print_error("%d checks in one program, %d fit\n", n_rows, MAX_ROWS);
@@ -59,10 +60,10 @@ int check_main(const check_row *rows, int n_rows)
     }
     for (int row = 0; row < n_rows; row++) {
         for (int i = 0; i < N_TARGETS; i++) {
+            if (only && strcmp(only, backends[i / 2]) != 0) continue;
             program_test *test = &tests[n_tests];
-            *test = (program_test){.row = rows[row],
-                                   .backend = backends[i / 2],
-                                   .dtype = i % 2 ? DIP_BF16 : DIP_F32};
+            *test = (program_test){
+                .row = rows[row], .backend = backends[i / 2], .dtype = i % 2 ? DIP_BF16 : DIP_F32};
             snprintf(test->name, sizeof test->name, "%s %s %s", test->row.op, test->backend,
                      dip_dtype_name(test->dtype));
             group[n_tests++] = (struct CMUnitTest){
@@ -122,19 +123,24 @@ double *check_array(check_case *c, int64_t n)
 
 static size_t type_bytes(check_type type)
 {
-    static const size_t bytes[] = {[CHECK_F32] = 4, [CHECK_BF16] = 2, [CHECK_F64] = 8,
-                                   [CHECK_I32] = 4, [CHECK_U8] = 1};
+    static const size_t bytes[] = {
+        [CHECK_F32] = 4, [CHECK_BF16] = 2, [CHECK_F64] = 8, [CHECK_I32] = 4, [CHECK_U8] = 1};
     return bytes[type];
 }
 
 static double get_value(check_type type, const void *data, int64_t i)
 {
     switch (type) {
-    case CHECK_F32: return (double)((const float *)data)[i];
-    case CHECK_BF16: return (double)dip_bf16_to_float(((const dip_bf16 *)data)[i]);
-    case CHECK_F64: return ((const double *)data)[i];
-    case CHECK_I32: return (double)((const int32_t *)data)[i];
-    case CHECK_U8: return (double)((const uint8_t *)data)[i];
+    case CHECK_F32:
+        return (double)((const float *)data)[i];
+    case CHECK_BF16:
+        return (double)dip_bf16_to_float(((const dip_bf16 *)data)[i]);
+    case CHECK_F64:
+        return ((const double *)data)[i];
+    case CHECK_I32:
+        return (double)((const int32_t *)data)[i];
+    case CHECK_U8:
+        return (double)((const uint8_t *)data)[i];
     }
     return 0.0;
 }
@@ -142,11 +148,21 @@ static double get_value(check_type type, const void *data, int64_t i)
 static void set_value(check_type type, void *data, int64_t i, double x)
 {
     switch (type) {
-    case CHECK_F32: ((float *)data)[i] = (float)x; break;
-    case CHECK_BF16: ((dip_bf16 *)data)[i] = dip_bf16_from_float((float)x); break;
-    case CHECK_F64: ((double *)data)[i] = x; break;
-    case CHECK_I32: ((int32_t *)data)[i] = (int32_t)x; break;
-    case CHECK_U8: ((uint8_t *)data)[i] = (uint8_t)x; break;
+    case CHECK_F32:
+        ((float *)data)[i] = (float)x;
+        break;
+    case CHECK_BF16:
+        ((dip_bf16 *)data)[i] = dip_bf16_from_float((float)x);
+        break;
+    case CHECK_F64:
+        ((double *)data)[i] = x;
+        break;
+    case CHECK_I32:
+        ((int32_t *)data)[i] = (int32_t)x;
+        break;
+    case CHECK_U8:
+        ((uint8_t *)data)[i] = (uint8_t)x;
+        break;
     }
 }
 
@@ -377,10 +393,18 @@ int64_t check_edge_size(dip_rng *rng, int64_t largest)
 {
     int64_t size = 1;
     switch (dip_rng_below(rng, 4)) {
-    case 0: size = 1 + (int64_t)dip_rng_below(rng, 3); break;
-    case 1: size = ((int64_t)1 << dip_rng_below(rng, 12)) - 1 + (int64_t)dip_rng_below(rng, 3); break;
-    case 2: size = largest - (int64_t)dip_rng_below(rng, 2); break;
-    default: size = 1 + (int64_t)dip_rng_below(rng, (uint64_t)largest); break;
+    case 0:
+        size = 1 + (int64_t)dip_rng_below(rng, 3);
+        break;
+    case 1:
+        size = ((int64_t)1 << dip_rng_below(rng, 12)) - 1 + (int64_t)dip_rng_below(rng, 3);
+        break;
+    case 2:
+        size = largest - (int64_t)dip_rng_below(rng, 2);
+        break;
+    default:
+        size = 1 + (int64_t)dip_rng_below(rng, (uint64_t)largest);
+        break;
     }
     return size < 1 ? 1 : size > largest ? 1 + size % largest : size;
 }

@@ -52,10 +52,14 @@ typedef struct check_row {
 
 /* CHECK(foo) is the check of op foo, the function check_foo. test_backend.c looks for one such
  * row for every op in ops.h. */
-#define CHECK(op) {#op, check_##op}
+#define CHECK(op)                                                                                  \
+    {                                                                                              \
+#op, check_##op                                                                            \
+    }
 
 /* main() of a checker: every row for every backend and dtype. A backend that this machine cannot
- * run is skipped, with a message. */
+ * run is skipped, with a message. The environment variable CHECK_BACKEND leaves only the backend
+ * of that name. */
 int check_main(const check_row *rows, int n_rows);
 
 /* ---- arithmetic of the oracles ---------------------------------------------------------- */

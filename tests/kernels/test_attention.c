@@ -28,8 +28,8 @@ static double score(check_precision p, const double *qkv, dip_attention_shape s,
                     int64_t j, int head)
 {
     double scale = rounded(p, 1.0 / sqrt((double)s.head_size));
-    return rounded(p, scale * dot(p, qkv + part(s, 0, i, head), qkv + part(s, 1, j, head),
-                                  s.head_size));
+    return rounded(
+        p, scale * dot(p, qkv + part(s, 0, i, head), qkv + part(s, 1, j, head), s.head_size));
 }
 
 /* Rounds probabilities, relative to the largest, as a tiled implementation would. */
@@ -137,8 +137,10 @@ static const batch batches[] = {
 
 static dip_attention_shape shape_of(const batch *b, int causal, double *offsets)
 {
-    dip_attention_shape s = {.n_sequences = b->n_sequences, .n_heads = b->n_heads,
-                             .head_size = b->head_size, .causal = causal};
+    dip_attention_shape s = {.n_sequences = b->n_sequences,
+                             .n_heads = b->n_heads,
+                             .head_size = b->head_size,
+                             .causal = causal};
     offsets[0] = 0.0;
     for (int i = 0; i < b->n_sequences; i++) {
         s.n_rows += b->lengths[i];
@@ -177,12 +179,11 @@ static void forward_case(check_target *target, const batch *b, int causal)
     const int64_t n_out = s.n_rows * s.n_heads * s.head_size, n_lse = s.n_rows * s.n_heads;
     begin(&c, target, b, s);
     check_tensor *qkv = check_input(&c, "qkv", type, 3 * n_out, 0.0, b->spread);
-    check_tensor *index =
-        check_input_values(&c, "offsets", CHECK_I32, s.n_sequences + 1, offsets);
+    check_tensor *index = check_input_values(&c, "offsets", CHECK_I32, s.n_sequences + 1, offsets);
     check_tensor *out = check_output(&c, "out", type, n_out);
     check_tensor *lse = check_output(&c, "lse", CHECK_F32, n_lse);
-    attention a = {.shape = s, .out = out->data, .lse = lse->data, .qkv = qkv->data,
-                   .offsets = index->data};
+    attention a = {
+        .shape = s, .out = out->data, .lse = lse->data, .qkv = qkv->data, .offsets = index->data};
     check_run(&c, call_forward, workspace, &a);
 
     double *exact = check_array(&c, n_out), *exact_lse = check_array(&c, n_lse);
@@ -232,15 +233,19 @@ static void backward_case(check_target *target, const batch *b, int causal)
     begin(&c, target, b, s);
     check_tensor *qkv = check_input(&c, "qkv", type, 3 * n_out, 0.0, b->spread);
     check_tensor *d_out = check_input(&c, "d_out", type, n_out, 0.0, 1.0);
-    check_tensor *index =
-        check_input_values(&c, "offsets", CHECK_I32, s.n_sequences + 1, offsets);
+    check_tensor *index = check_input_values(&c, "offsets", CHECK_I32, s.n_sequences + 1, offsets);
     double *exact_out = check_array(&c, n_out), *exact_lse = check_array(&c, n_lse);
     oracle_forward(exact_out, exact_lse, qkv->values, offsets, s, CHECK_EXACT);
     check_tensor *out = check_input_values(&c, "out", type, n_out, exact_out);
     check_tensor *lse = check_input_values(&c, "lse", CHECK_F32, n_lse, exact_lse);
     check_tensor *d_qkv = check_output(&c, "d_qkv", type, 3 * n_out);
-    attention a = {.shape = s, .d_qkv = d_qkv->data, .lse = lse->data, .qkv = qkv->data,
-                   .d_out = d_out->data, .saved_out = out->data, .offsets = index->data};
+    attention a = {.shape = s,
+                   .d_qkv = d_qkv->data,
+                   .lse = lse->data,
+                   .qkv = qkv->data,
+                   .d_out = d_out->data,
+                   .saved_out = out->data,
+                   .offsets = index->data};
     check_run(&c, call_backward, workspace, &a);
 
     double *exact = check_array(&c, 3 * n_out), *naive = check_array(&c, 3 * n_out);
@@ -251,8 +256,11 @@ static void backward_case(check_target *target, const batch *b, int causal)
     /* d_p - mean loses what its terms, of size sqrt(D), were rounded by. */
     check_close(&c, d_qkv, exact, naive, 0x1p-24 * s.head_size);
     if (s.n_rows > 0 && s.n_rows < 100) {
-        attention_objective o = {.qkv = qkv->values, .d_out = d_out->values, .offsets = offsets,
-                                 .out = check_array(&c, n_out), .lse = check_array(&c, n_lse),
+        attention_objective o = {.qkv = qkv->values,
+                                 .d_out = d_out->values,
+                                 .offsets = offsets,
+                                 .out = check_array(&c, n_out),
+                                 .lse = check_array(&c, n_lse),
                                  .shape = s};
         check_gradient(&c, "d_qkv", qkv->values, exact, 3 * n_out, objective, &o);
     }

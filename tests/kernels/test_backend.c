@@ -81,12 +81,12 @@ static void refuses_too_little_workspace(void **state)
     float u[8] = {1.0f}, v[8] = {1.0f}, lse[2] = {0.0f}, d_u[8], d_v[8], d_log_scale;
     const dip_contrastive_shape shape = {.batch = 2, .embed = 4, .scale = 1.0f};
     const int32_t offsets[] = {0, 2};
-    const dip_attention_shape tokens = {.n_sequences = 1, .n_rows = 2, .max_length = 2,
-                                        .n_heads = 1, .head_size = 1};
+    const dip_attention_shape tokens = {
+        .n_sequences = 1, .n_rows = 2, .max_length = 2, .n_heads = 1, .head_size = 1};
     assert_int_equal(dip_exec_open(&exec, "reference", DIP_F32, 1), DIP_OK);
-    assert_int_equal(exec.ops->contrastive_backward(&exec, d_u, d_v, &d_log_scale, u, v, lse, lse,
-                                                    shape),
-                     DIP_NOMEM);
+    assert_int_equal(
+        exec.ops->contrastive_backward(&exec, d_u, d_v, &d_log_scale, u, v, lse, lse, shape),
+        DIP_NOMEM);
     assert_non_null(strstr(dip_error(), "contrastive_backward"));
     assert_int_equal(exec.ops->attention_forward(&exec, d_u, d_v, u, offsets, tokens), DIP_NOMEM);
     assert_int_equal(exec.ops->attention_backward(&exec, d_u, v, u, v, lse, offsets, tokens),

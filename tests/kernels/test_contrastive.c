@@ -57,8 +57,7 @@ static void oracle_forward(double *row_lse, double *col_lse, double *target, con
                         largest[side] = fmax(largest[side], both[side]);
                     else
                         sum[side] = rounded(
-                            p, sum[side] +
-                                   rounded(p, exp(rounded(p, both[side] - largest[side]))));
+                            p, sum[side] + rounded(p, exp(rounded(p, both[side] - largest[side]))));
                 }
                 if (pass == 0) continue;
                 double share = rounded(p, target_share(s, i, j));
@@ -104,7 +103,7 @@ static void oracle_backward(double *d_u, double *d_v, double *d_log_scale, const
 /* ---- cases ------------------------------------------------------------------------------ */
 
 static const int64_t sizes[][2] = {/* B, E */
-                                   {0, 8},  {1, 1},   {1, 33},  {2, 8},   {3, 17},
+                                   {0, 8},   {1, 1},   {1, 33},  {2, 8},   {3, 17},
                                    {3, 512}, {17, 64}, {64, 20}, {65, 48}, {300, 32}};
 static const float scales[] = {1.0f, 14.285714f, 100.0f};
 enum { NO_GROUPS = 3, N_MODES = 4 }; /* the three of dip_duplicates, and group == NULL */
@@ -141,13 +140,12 @@ static void begin(setup *a, check_target *target, int size, int mode, float scal
 {
     const int64_t batch = sizes[size][0], embed = sizes[size][1];
     check_begin(&a->c, target, "B %lld, E %lld, scale %g, %s", (long long)batch, (long long)embed,
-                (double)scale,
-                (const char *[]){"negative", "positive", "mask", "no groups"}[mode]);
+                (double)scale, (const char *[]){"negative", "positive", "mask", "no groups"}[mode]);
     make_features(a, batch, embed);
     double *groups = check_array(&a->c, batch);
     for (int64_t i = 0; i < batch; i++) /* a third of the batch repeats a few captions */
-        groups[i] = dip_rng_below(&a->c.rng, 3) ? (double)(i + 1000)
-                                                : (double)dip_rng_below(&a->c.rng, 3);
+        groups[i] =
+            dip_rng_below(&a->c.rng, 3) ? (double)(i + 1000) : (double)dip_rng_below(&a->c.rng, 3);
     a->group = check_input_values(&a->c, "group", CHECK_I32, batch, groups);
     a->shape = (dip_contrastive_shape){.batch = batch,
                                        .embed = embed,
@@ -181,8 +179,12 @@ static void forward_case(check_target *target, int size, int mode, float scale)
     check_tensor *row_lse = check_output(c, "row_lse", CHECK_F32, n);
     check_tensor *col_lse = check_output(c, "col_lse", CHECK_F32, n);
     check_tensor *positives = check_output(c, "target", CHECK_F32, n);
-    contrastive call = {.shape = a.shape, .row_lse = row_lse->data, .col_lse = col_lse->data,
-                        .target = positives->data, .u = a.u->data, .v = a.v->data};
+    contrastive call = {.shape = a.shape,
+                        .row_lse = row_lse->data,
+                        .col_lse = col_lse->data,
+                        .target = positives->data,
+                        .u = a.u->data,
+                        .v = a.v->data};
     check_run(c, call_forward, workspace, &call);
 
     double *results[2][3], *l = check_array(c, n * n);
@@ -208,7 +210,10 @@ static void each_case(check_target *target, void (*run)(check_target *, int, int
             }
 }
 
-static void check_contrastive_forward(check_target *target) { each_case(target, forward_case); }
+static void check_contrastive_forward(check_target *target)
+{
+    each_case(target, forward_case);
+}
 
 static dip_status call_backward(dip_exec *exec, void *context)
 {
@@ -244,8 +249,12 @@ static void run_forward(check_target *target, int size, int mode, float scale, d
     check_tensor *rows = check_output(&a.c, "row_lse", CHECK_F32, n);
     check_tensor *cols = check_output(&a.c, "col_lse", CHECK_F32, n);
     check_tensor *positives = check_output(&a.c, "target", CHECK_F32, n);
-    contrastive call = {.shape = a.shape, .row_lse = rows->data, .col_lse = cols->data,
-                        .target = positives->data, .u = a.u->data, .v = a.v->data};
+    contrastive call = {.shape = a.shape,
+                        .row_lse = rows->data,
+                        .col_lse = cols->data,
+                        .target = positives->data,
+                        .u = a.u->data,
+                        .v = a.v->data};
     check_run(&a.c, call_forward, workspace, &call);
     for (int64_t i = 0; i < n; i++) {
         row_lse[i] = check_get(rows, i);
@@ -271,9 +280,14 @@ static void backward_case(check_target *target, int size, int mode, float scale)
     check_tensor *d_u = check_output(c, "d_u", CHECK_F32, n_features);
     check_tensor *d_v = check_output(c, "d_v", CHECK_F32, n_features);
     check_tensor *d_log_scale = check_output(c, "d_log_scale", CHECK_F32, 1);
-    contrastive call = {.shape = a.shape, .d_u = d_u->data, .d_v = d_v->data,
-                        .d_log_scale = d_log_scale->data, .u = a.u->data, .v = a.v->data,
-                        .saved_row_lse = row_lse->data, .saved_col_lse = col_lse->data};
+    contrastive call = {.shape = a.shape,
+                        .d_u = d_u->data,
+                        .d_v = d_v->data,
+                        .d_log_scale = d_log_scale->data,
+                        .u = a.u->data,
+                        .v = a.v->data,
+                        .saved_row_lse = row_lse->data,
+                        .saved_col_lse = col_lse->data};
     check_run(c, call_backward, workspace, &call);
 
     double *results[2][3];
@@ -288,19 +302,25 @@ static void backward_case(check_target *target, int size, int mode, float scale)
         oracle_backward(results[i][0], results[i][1], results[i][2], a.u->values, a.v->values, rows,
                         cols, l, a.shape, p);
     }
-    /* A logit that is off by its floor changes its two probabilities, at most 1 each, by as much. */
+    /* A logit that is off by its floor changes its two probabilities, at most 1 each, by as much.
+     */
     const double floor = n > 0 ? a.floor / (double)n * (double)scale : 0.0;
-    const double largest = fmax(check_largest(a.u->values, n_features),
-                                check_largest(a.v->values, n_features));
+    const double largest =
+        fmax(check_largest(a.u->values, n_features), check_largest(a.v->values, n_features));
     check_close(c, d_u, results[0][0], results[1][0], floor * largest);
     check_close(c, d_v, results[0][1], results[1][1], floor * largest);
     check_close(c, d_log_scale, results[0][2], results[1][2],
                 a.floor * (double)scale * (n > 0 ? 1.0 / sqrt((double)n) : 0.0));
 
     if (n > 0 && n < 20) {
-        loss_objective o = {.u = a.u->values, .v = a.v->values, .l = l, .row_lse = exact_row,
-                            .col_lse = exact_col, .target = unused,
-                            .log_scale = log((double)scale), .shape = a.shape};
+        loss_objective o = {.u = a.u->values,
+                            .v = a.v->values,
+                            .l = l,
+                            .row_lse = exact_row,
+                            .col_lse = exact_col,
+                            .target = unused,
+                            .log_scale = log((double)scale),
+                            .shape = a.shape};
         check_gradient(c, "d_u", o.u, results[0][0], n_features, objective, &o);
         check_gradient(c, "d_v", o.v, results[0][1], n_features, objective, &o);
         check_gradient(c, "d_log_scale", &o.log_scale, results[0][2], 1, objective, &o);
@@ -308,7 +328,10 @@ static void backward_case(check_target *target, int size, int mode, float scale)
     check_end(c);
 }
 
-static void check_contrastive_backward(check_target *target) { each_case(target, backward_case); }
+static void check_contrastive_backward(check_target *target)
+{
+    each_case(target, backward_case);
+}
 
 int main(void)
 {

@@ -38,7 +38,7 @@ static dip_status call_patchify(dip_exec *exec, void *context)
 static void check_patchify(check_target *target)
 {
     static const dip_image_shape shapes[] = {
-        {1, 1, 1, 1},   {0, 32, 32, 16}, {2, 32, 48, 16},  {3, 14, 28, 7},
+        {1, 1, 1, 1},    {0, 32, 32, 16}, {2, 32, 48, 16},   {3, 14, 28, 7},
         {1, 64, 32, 32}, {5, 42, 14, 14}, {1, 224, 224, 16}, {2, 3, 5, 1},
     };
     for (int i = 0; i < COUNT(shapes); i++) {
@@ -71,7 +71,7 @@ typedef struct image_embed {
 } image_embed;
 
 static const int64_t image_sizes[][3] = {/* B, n, C */
-                                         {1, 1, 1}, {0, 4, 8},  {2, 4, 7},   {3, 9, 64},
+                                         {1, 1, 1},   {0, 4, 8},   {2, 4, 7},   {3, 9, 64},
                                          {5, 49, 33}, {7, 1, 130}, {33, 4, 192}};
 
 static dip_status call_image_forward(dip_exec *exec, void *context)
@@ -92,8 +92,13 @@ static void check_image_embed_forward(check_target *target)
         check_tensor *cls = check_input(&k, "cls", type, c, 0.0, 1.0);
         check_tensor *pos = check_input(&k, "pos", type, (n + 1) * c, 0.0, 0.3);
         check_tensor *out = check_output(&k, "out", type, b * (n + 1) * c);
-        image_embed a = {.n_images = b, .n_patches = n, .c = c, .out = out->data,
-                         .patches = patches->data, .cls = cls->data, .pos = pos->data};
+        image_embed a = {.n_images = b,
+                         .n_patches = n,
+                         .c = c,
+                         .out = out->data,
+                         .patches = patches->data,
+                         .cls = cls->data,
+                         .pos = pos->data};
         check_run(&k, call_image_forward, NULL, &a);
         double *exact = check_array(&k, out->n), *naive = check_array(&k, out->n);
         for (int64_t j = 0; j < out->n; j++) {
@@ -128,8 +133,13 @@ static void check_image_embed_backward(check_target *target)
         check_tensor *d_patches = check_output(&k, "d_patches", type, b * n * c);
         check_tensor *d_cls = check_updated(&k, "d_cls", CHECK_F32, c, 0.0, 1.0);
         check_tensor *d_pos = check_updated(&k, "d_pos", CHECK_F32, (n + 1) * c, 0.0, 1.0);
-        image_embed a = {.n_images = b, .n_patches = n, .c = c, .d_patches = d_patches->data,
-                         .d_cls = d_cls->data, .d_pos = d_pos->data, .d_out = d_out->data};
+        image_embed a = {.n_images = b,
+                         .n_patches = n,
+                         .c = c,
+                         .d_patches = d_patches->data,
+                         .d_cls = d_cls->data,
+                         .d_pos = d_pos->data,
+                         .d_out = d_out->data};
         check_run(&k, call_image_backward, NULL, &a);
         double *expected = check_array(&k, b * n * c), *results[2][2];
         for (int64_t j = 0; j < b * n * c; j++)
@@ -141,8 +151,7 @@ static void check_image_embed_backward(check_target *target)
             for (int64_t j = 0; j < (n + 1) * c; j++) {
                 double sum = 0.0;
                 for (int64_t image = 0; image < b; image++)
-                    sum = rounded((check_precision)p,
-                                  sum + d_out->values[image * (n + 1) * c + j]);
+                    sum = rounded((check_precision)p, sum + d_out->values[image * (n + 1) * c + j]);
                 to_pos[j] = rounded((check_precision)p, d_pos->values[j] + sum);
                 if (j < c) to_cls[j] = rounded((check_precision)p, d_cls->values[j] + sum);
             }
@@ -172,8 +181,12 @@ typedef struct captions {
 } captions;
 
 static const captions batches[] = {
-    {1, 1, 1, {1}},        {10, 8, 0, {0}},          {3, 7, 2, {4, 9}},
-    {50, 64, 3, {1, 77, 20}}, {500, 130, 5, {3, 3, 8, 1, 2}}, {2, 512, 2, {16, 77}},
+    {1, 1, 1, {1}},
+    {10, 8, 0, {0}},
+    {3, 7, 2, {4, 9}},
+    {50, 64, 3, {1, 77, 20}},
+    {500, 130, 5, {3, 3, 8, 1, 2}},
+    {2, 512, 2, {16, 77}},
 };
 
 typedef struct text_setup {
@@ -224,9 +237,15 @@ static void check_text_embed_forward(check_target *target)
         check_tensor *table = check_input(&t.c, "table", type, vocab * c, 0.0, 1.0);
         check_tensor *pos = check_input(&t.c, "pos", type, t.longest * c, 0.0, 0.3);
         check_tensor *out = check_output(&t.c, "out", type, t.n_rows * c);
-        text_embed a = {.n_sequences = batches[i].n_sequences, .n_rows = t.n_rows, .vocab = vocab,
-                        .c = c, .out = out->data, .tokens = t.tokens->data,
-                        .offsets = t.offset_tensor->data, .table = table->data, .pos = pos->data};
+        text_embed a = {.n_sequences = batches[i].n_sequences,
+                        .n_rows = t.n_rows,
+                        .vocab = vocab,
+                        .c = c,
+                        .out = out->data,
+                        .tokens = t.tokens->data,
+                        .offsets = t.offset_tensor->data,
+                        .table = table->data,
+                        .pos = pos->data};
         check_run(&t.c, call_text_forward, NULL, &a);
         double *exact = check_array(&t.c, out->n), *naive = check_array(&t.c, out->n);
         for (int64_t j = 0; j < out->n; j++) {
@@ -257,9 +276,14 @@ static void check_text_embed_backward(check_target *target)
             check_input(&t.c, "d_out", check_activation_type(target), t.n_rows * c, 0.0, 1.0);
         check_tensor *d_table = check_updated(&t.c, "d_table", CHECK_F32, vocab * c, 0.0, 1.0);
         check_tensor *d_pos = check_updated(&t.c, "d_pos", CHECK_F32, t.longest * c, 0.0, 1.0);
-        text_embed a = {.n_sequences = batches[i].n_sequences, .n_rows = t.n_rows, .vocab = vocab,
-                        .c = c, .d_table = d_table->data, .d_pos = d_pos->data,
-                        .tokens = t.tokens->data, .offsets = t.offset_tensor->data,
+        text_embed a = {.n_sequences = batches[i].n_sequences,
+                        .n_rows = t.n_rows,
+                        .vocab = vocab,
+                        .c = c,
+                        .d_table = d_table->data,
+                        .d_pos = d_pos->data,
+                        .tokens = t.tokens->data,
+                        .offsets = t.offset_tensor->data,
                         .d_out = d_out->data};
         check_run(&t.c, call_text_backward, NULL, &a);
         double *results[2][2];

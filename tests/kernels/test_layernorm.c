@@ -71,8 +71,8 @@ static void oracle_backward(double *d_x, double *d_gamma, double *d_beta, const 
 
 /* ---- shapes ----------------------------------------------------------------------------- */
 
-static const int64_t widths[] = {97,  100, 127, 128, 129,  191,  192,  256,  257,
-                                 383, 384, 512, 513, 768,  1000, 1024, 1280, 1600};
+static const int64_t widths[] = {97,  100, 127, 128, 129, 191,  192,  256,  257,
+                                 383, 384, 512, 513, 768, 1000, 1024, 1280, 1600};
 static const int64_t row_counts[] = {1, 3, 0, 50, 131};
 enum { N_SMALL = 66, N_CASES = N_SMALL + COUNT(widths) * COUNT(row_counts) };
 
@@ -85,7 +85,10 @@ static void size_number(int i, int64_t *n_rows, int64_t *c)
 }
 
 /* Rows centred at 0, at 4 and at 30: a variance as a difference of large numbers shows. */
-static double row_offset(int i) { return i % 3 == 0 ? 0.0 : i % 3 == 1 ? 4.0 : 30.0; }
+static double row_offset(int i)
+{
+    return i % 3 == 0 ? 0.0 : i % 3 == 1 ? 4.0 : 30.0;
+}
 
 static size_t workspace(const dip_exec *exec, void *context)
 {
@@ -113,8 +116,14 @@ static void forward_case(check_target *target, int64_t n_rows, int64_t c, double
     check_tensor *out = check_output(&k, "out", type, n_rows * c);
     check_tensor *mean = check_output(&k, "mean", CHECK_F32, n_rows);
     check_tensor *rstd = check_output(&k, "rstd", CHECK_F32, n_rows);
-    layernorm a = {.n_rows = n_rows, .c = c, .out = out->data, .mean = mean->data,
-                   .rstd = rstd->data, .x = x->data, .gamma = gamma->data, .beta = beta->data};
+    layernorm a = {.n_rows = n_rows,
+                   .c = c,
+                   .out = out->data,
+                   .mean = mean->data,
+                   .rstd = rstd->data,
+                   .x = x->data,
+                   .gamma = gamma->data,
+                   .beta = beta->data};
     check_run(&k, call_forward, workspace, &a);
 
     double *results[2][3];
@@ -194,9 +203,16 @@ static void backward_case(check_target *target, int64_t n_rows, int64_t c, doubl
         other = d_x = check_updated(&k, "d_x", type, n, 0.0, 1.0);
     else
         d_x = check_output(&k, "d_x", type, n);
-    layernorm a = {.n_rows = n_rows, .c = c, .d_x = d_x->data, .d_gamma = d_gamma->data,
-                   .d_beta = d_beta->data, .saved_mean = mean->data, .saved_rstd = rstd->data,
-                   .x = x->data, .gamma = gamma->data, .d_out = d_out->data,
+    layernorm a = {.n_rows = n_rows,
+                   .c = c,
+                   .d_x = d_x->data,
+                   .d_gamma = d_gamma->data,
+                   .d_beta = d_beta->data,
+                   .saved_mean = mean->data,
+                   .saved_rstd = rstd->data,
+                   .x = x->data,
+                   .gamma = gamma->data,
+                   .d_out = d_out->data,
                    .d_residual = other ? other->data : NULL};
     check_run(&k, call_backward, workspace, &a);
 
@@ -223,9 +239,15 @@ static void backward_case(check_target *target, int64_t n_rows, int64_t c, doubl
     check_close(&k, d_beta, results[CHECK_EXACT][2], results[CHECK_NAIVE][2], 0.0);
 
     if (n_rows > 0 && n < 500 && !other && rstd_max < 10.0) {
-        layernorm_objective o = {.d_out = d_out->values, .x = x->values, .gamma = gamma->values,
-                                 .beta = beta, .out = out, .mean = exact_mean, .rstd = exact_rstd,
-                                 .n_rows = n_rows, .c = c};
+        layernorm_objective o = {.d_out = d_out->values,
+                                 .x = x->values,
+                                 .gamma = gamma->values,
+                                 .beta = beta,
+                                 .out = out,
+                                 .mean = exact_mean,
+                                 .rstd = exact_rstd,
+                                 .n_rows = n_rows,
+                                 .c = c};
         double *gradient = check_array(&k, c), *gradient_beta = check_array(&k, c);
         oracle_backward(results[0][0], gradient, gradient_beta, d_out->values, x->values,
                         exact_mean, exact_rstd, gamma->values, NULL, n_rows, c, CHECK_EXACT);

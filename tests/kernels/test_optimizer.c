@@ -97,8 +97,8 @@ static void oracle_adamw(double *master, double *m, double *v, const double *gra
         double above = rounded(p, m[i] / (double)hyper.bias_correction1);
         double below = rounded(p, sqrt(rounded(p, v[i] / (double)hyper.bias_correction2)));
         below = rounded(p, below + (double)hyper.eps);
-        master[i] = rounded(p, rounded(p, master[i] * keep) -
-                                   rounded(p, lr * rounded(p, above / below)));
+        master[i] =
+            rounded(p, rounded(p, master[i] * keep) - rounded(p, lr * rounded(p, above / below)));
     }
 }
 
@@ -124,8 +124,13 @@ static void adamw_case(check_target *target, int64_t n, dip_adamw_hyper hyper, i
     }
     check_tensor *param =
         alias ? master : check_output(&c, "param", check_activation_type(target), n);
-    elements a = {.n = n, .master = master->data, .param = param->data, .m = m->data,
-                  .v = v->data, .grad = grad->data, .hyper = hyper};
+    elements a = {.n = n,
+                  .master = master->data,
+                  .param = param->data,
+                  .m = m->data,
+                  .v = v->data,
+                  .grad = grad->data,
+                  .hyper = hyper};
     check_run(&c, call_adamw, NULL, &a);
 
     double *results[2][3];
@@ -149,9 +154,8 @@ static void adamw_case(check_target *target, int64_t n, dip_adamw_hyper hyper, i
     double *expected = check_array(&c, n);
     for (int64_t i = 0; i < n; i++) {
         float x = (float)check_get(master, i);
-        expected[i] = target->dtype == DIP_BF16
-                          ? (double)dip_bf16_to_float(dip_bf16_from_float(x))
-                          : (double)x;
+        expected[i] = target->dtype == DIP_BF16 ? (double)dip_bf16_to_float(dip_bf16_from_float(x))
+                                                : (double)x;
     }
     check_equal(&c, param, expected);
     check_end(&c);
@@ -160,9 +164,9 @@ static void adamw_case(check_target *target, int64_t n, dip_adamw_hyper hyper, i
 static void check_adamw(check_target *target)
 {
     static const dip_adamw_hyper hypers[] = {
-        {5e-4f, 0.9f, 0.98f, 1e-6f, 0.2f, 1.0f, 0.1f, 0.02f},     /* CLIP's, first step */
-        {1e-3f, 0.9f, 0.999f, 1e-8f, 0.0f, 0.37f, 0.99f, 0.51f},  /* clipped, no decay */
-        {0.0f, 0.9f, 0.98f, 1e-6f, 0.2f, 1.0f, 1.0f, 1.0f},       /* the moments move alone */
+        {5e-4f, 0.9f, 0.98f, 1e-6f, 0.2f, 1.0f, 0.1f, 0.02f},    /* CLIP's, first step */
+        {1e-3f, 0.9f, 0.999f, 1e-8f, 0.0f, 0.37f, 0.99f, 0.51f}, /* clipped, no decay */
+        {0.0f, 0.9f, 0.98f, 1e-6f, 0.2f, 1.0f, 1.0f, 1.0f},      /* the moments move alone */
     };
     for (int i = 0; i < COUNT(lengths); i++)
         for (int j = 0; j < COUNT(hypers); j++)

@@ -15,7 +15,7 @@ typedef struct pooling {
 /* ---- rows_gather, rows_scatter ---------------------------------------------------------- */
 
 static const int64_t row_sizes[][3] = {/* N, rows picked, C */
-                                       {1, 1, 1},  {5, 0, 8},    {0, 0, 8},  {9, 4, 33},
+                                       {1, 1, 1},   {5, 0, 8},     {0, 0, 8},   {9, 4, 33},
                                        {64, 64, 7}, {150, 3, 512}, {77, 20, 65}};
 
 /* Distinct rows in random order: the beginning of a shuffle. */
@@ -56,8 +56,14 @@ static void rows_case(check_target *target, const int64_t size[3], int scatter)
         check_input(&k, scatter ? "d_out" : "x", type, scatter ? n_out * c : n_rows * c, 0.0, 1.0);
     check_tensor *to =
         check_output(&k, scatter ? "d_x" : "out", type, scatter ? n_rows * c : n_out * c);
-    pooling a = {.n_rows = n_rows, .n_out = n_out, .c = c, .out = to->data, .d_x = to->data,
-                 .x = from->data, .d_out = from->data, .index = index->data};
+    pooling a = {.n_rows = n_rows,
+                 .n_out = n_out,
+                 .c = c,
+                 .out = to->data,
+                 .d_x = to->data,
+                 .x = from->data,
+                 .d_out = from->data,
+                 .index = index->data};
     check_run(&k, scatter ? call_scatter : call_gather, NULL, &a);
     double *expected = check_array(&k, to->n);
     for (int64_t i = 0; i < n_out * c; i++) {
@@ -89,8 +95,9 @@ typedef struct pool_size {
 } pool_size;
 
 static const pool_size pool_sizes[] = {
-    {1, 0, 1, {1}},          {8, 1, 0, {0}},           {64, 1, 3, {2, 50, 17}},
-    {33, 0, 4, {1, 2, 3, 77}}, {130, 1, 2, {197, 257}}, {512, 3, 5, {4, 5, 6, 7, 8}},
+    {1, 0, 1, {1}},          {8, 1, 0, {0}},
+    {64, 1, 3, {2, 50, 17}}, {33, 0, 4, {1, 2, 3, 77}},
+    {130, 1, 2, {197, 257}}, {512, 3, 5, {4, 5, 6, 7, 8}},
 };
 
 static dip_status call_mean_forward(dip_exec *exec, void *context)
@@ -120,24 +127,30 @@ static void mean_case(check_target *target, const pool_size *size, int backward)
         check_input(&k, backward ? "d_out" : "x", type, (backward ? n_out : n_rows) * c, 0.5, 1.0);
     check_tensor *to =
         check_output(&k, backward ? "d_x" : "out", type, (backward ? n_rows : n_out) * c);
-    pooling a = {.n_rows = n_rows, .n_out = n_out, .c = c, .skip = skip, .out = to->data,
-                 .d_x = to->data, .x = from->data, .d_out = from->data, .index = offsets->data};
+    pooling a = {.n_rows = n_rows,
+                 .n_out = n_out,
+                 .c = c,
+                 .skip = skip,
+                 .out = to->data,
+                 .d_x = to->data,
+                 .x = from->data,
+                 .d_out = from->data,
+                 .index = offsets->data};
     check_run(&k, backward ? call_mean_backward : call_mean_forward, NULL, &a);
     double *results[2];
     for (int p = CHECK_EXACT; p <= CHECK_NAIVE; p++) {
         results[p] = check_array(&k, to->n);
         for (int64_t i = 0; i < n_out * c; i++) {
             const int64_t begin = (int64_t)ends[i / c] + skip, end = (int64_t)ends[i / c + 1];
-            double sum = 0.0, share = rounded((check_precision)p,
-                                              from->values[i] / (double)(end - begin));
+            double sum = 0.0,
+                   share = rounded((check_precision)p, from->values[i] / (double)(end - begin));
             for (int64_t n = begin; n < end; n++) {
                 if (backward)
                     results[p][n * c + i % c] = share;
                 else
                     sum = rounded((check_precision)p, sum + from->values[n * c + i % c]);
             }
-            if (!backward)
-                results[p][i] = rounded((check_precision)p, sum / (double)(end - begin));
+            if (!backward) results[p][i] = rounded((check_precision)p, sum / (double)(end - begin));
         }
     }
     check_close(&k, to, results[CHECK_EXACT], results[CHECK_NAIVE], 0.0);
@@ -157,7 +170,7 @@ static void check_mean_pool_backward(check_target *target)
 /* ---- l2norm ----------------------------------------------------------------------------- */
 
 static const int64_t norm_sizes[][2] = {/* B, E */
-                                        {1, 1},   {0, 8},   {3, 7},   {2, 16},  {5, 64},
+                                        {1, 1},   {0, 8},   {3, 7},    {2, 16},  {5, 64},
                                         {33, 65}, {4, 512}, {50, 100}, {3, 1024}};
 
 static void oracle_l2norm(double *y, double *inv_norm, const double *x, int64_t n_rows, int64_t e,
@@ -203,8 +216,8 @@ static void check_l2norm_forward(check_target *target)
         check_tensor *x = check_input(&k, "x", check_activation_type(target), n, 0.0, spread);
         check_tensor *y = check_output(&k, "y", CHECK_F32, n);
         check_tensor *inv_norm = check_output(&k, "inv_norm", CHECK_F32, n_rows);
-        pooling a = {.n_rows = n_rows, .c = e, .y = y->data, .inv_norm = inv_norm->data,
-                     .x = x->data};
+        pooling a = {
+            .n_rows = n_rows, .c = e, .y = y->data, .inv_norm = inv_norm->data, .x = x->data};
         check_run(&k, call_l2norm_forward, NULL, &a);
         double *results[2][2];
         for (int p = CHECK_EXACT; p <= CHECK_NAIVE; p++) {
@@ -267,23 +280,31 @@ static void check_l2norm_backward(check_target *target)
         oracle_l2norm(exact_y, exact_inv_norm, x, n_rows, e, CHECK_EXACT);
         check_tensor *d_y = check_input(&k, "d_y", CHECK_F32, n, 0.0, 1.0);
         check_tensor *y = check_input_values(&k, "y", CHECK_F32, n, exact_y);
-        check_tensor *inv_norm = check_input_values(&k, "inv_norm", CHECK_F32, n_rows,
-                                                    exact_inv_norm);
+        check_tensor *inv_norm =
+            check_input_values(&k, "inv_norm", CHECK_F32, n_rows, exact_inv_norm);
         check_tensor *d_x = check_output(&k, "d_x", check_activation_type(target), n);
-        pooling a = {.n_rows = n_rows, .c = e, .d_x = d_x->data, .d_y = d_y->data,
-                     .saved_y = y->data, .saved_inv_norm = inv_norm->data};
+        pooling a = {.n_rows = n_rows,
+                     .c = e,
+                     .d_x = d_x->data,
+                     .d_y = d_y->data,
+                     .saved_y = y->data,
+                     .saved_inv_norm = inv_norm->data};
         check_run(&k, call_l2norm_backward, NULL, &a);
         double *exact = check_array(&k, n), *naive = check_array(&k, n);
         oracle_l2norm_backward(exact, d_y->values, exact_y, exact_inv_norm, n_rows, e, CHECK_EXACT);
         oracle_l2norm_backward(naive, d_y->values, y->values, inv_norm->values, n_rows, e,
                                CHECK_NAIVE);
         /* With E = 1 everything cancels; what is left is the rounding of the terms. */
-        double floor = 0x1p-24 * check_largest(exact_inv_norm, n_rows) *
-                       check_largest(d_y->values, n);
+        double floor =
+            0x1p-24 * check_largest(exact_inv_norm, n_rows) * check_largest(d_y->values, n);
         check_close(&k, d_x, exact, naive, floor);
         if (n > 0 && e > 1 && n < 2500) {
-            norm_objective o = {.d_y = d_y->values, .x = x, .y = check_array(&k, n),
-                                .inv_norm = check_array(&k, n_rows), .n_rows = n_rows, .e = e};
+            norm_objective o = {.d_y = d_y->values,
+                                .x = x,
+                                .y = check_array(&k, n),
+                                .inv_norm = check_array(&k, n_rows),
+                                .n_rows = n_rows,
+                                .e = e};
             check_gradient(&k, "d_x", x, exact, n, objective, &o);
         }
         check_end(&k);
@@ -292,8 +313,8 @@ static void check_l2norm_backward(check_target *target)
 
 int main(void)
 {
-    static const check_row rows[] = {CHECK(rows_gather), CHECK(rows_scatter),
+    static const check_row rows[] = {CHECK(rows_gather),       CHECK(rows_scatter),
                                      CHECK(mean_pool_forward), CHECK(mean_pool_backward),
-                                     CHECK(l2norm_forward), CHECK(l2norm_backward)};
+                                     CHECK(l2norm_forward),    CHECK(l2norm_backward)};
     return check_main(rows, COUNT(rows));
 }

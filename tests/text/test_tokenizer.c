@@ -1,4 +1,5 @@
-/* text/tokenizer.h: training, the reference package's ids, framing, and files that are no models. */
+/* text/tokenizer.h: training, the reference package's ids, framing, and files that are no models.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -35,7 +36,8 @@ static void must_say(const char *words)
     if (!strstr(dip_error(), words)) fail_msg("'%s' does not say '%s'", dip_error(), words);
 }
 
-/* ---- training --------------------------------------------------------------------------------- */
+/* ---- training ---------------------------------------------------------------------------------
+ */
 
 static const char *const garments[] = {"t-shirt", "trouser", "pullover", "dress",      "coat",
                                        "sandal",  "shirt",   "sneaker",  "ankle boot", "bag"};
@@ -235,7 +237,8 @@ static void train_from_a_file(void **state)
     dip_tokenizer_close(tokenizer);
 }
 
-/* ---- the reference's ids ---------------------------------------------------------------------- */
+/* ---- the reference's ids ----------------------------------------------------------------------
+ */
 
 static void encodes_as_the_reference(void **state)
 {
@@ -264,7 +267,8 @@ static void encodes_as_the_reference(void **state)
     dip_tokenizer_close(bpe);
 }
 
-/* ---- framing and hostile text ----------------------------------------------------------------- */
+/* ---- framing and hostile text -----------------------------------------------------------------
+ */
 
 static void truncation_keeps_eos(void **state)
 {
@@ -382,7 +386,8 @@ static void decode_checks_ids(void **state)
     dip_tokenizer_close(tokenizer);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------
+ */
 
 typedef struct encoder {
     const dip_tokenizer *tokenizer;
@@ -418,7 +423,8 @@ static void threads_agree(void **state)
     dip_tokenizer_close(tokenizer);
 }
 
-/* ---- files that are no models ----------------------------------------------------------------- */
+/* ---- files that are no models -----------------------------------------------------------------
+ */
 
 static void refuse_bytes(const void *bytes, size_t n_bytes, dip_status expected, const char *words)
 {
@@ -537,15 +543,15 @@ static void crafted_models(void **state)
         size_t n_units = 256, n_bytes = 4 + 4 * n_units + 8;
         trie[0] = 4 * 256;
         trie[1] = 0; /* root: offset 0, no children but the ones below */
-        if (attack == 0) trie[1] = 0x7fffffu << 10;                 /* leaps out of the array */
-        if (attack == 1) trie[1 + 'a'] = 'a' | 300u << 10;          /* a child that does */
-        if (attack == 2) trie[0] = 4 * 100000;                      /* larger than the table */
-        if (attack == 3) n_bytes = 3;                               /* no room for the size */
-        if (attack == 4) {                                          /* a leaf beyond the texts */
+        if (attack == 0) trie[1] = 0x7fffffu << 10;        /* leaps out of the array */
+        if (attack == 1) trie[1 + 'a'] = 'a' | 300u << 10; /* a child that does */
+        if (attack == 2) trie[0] = 4 * 100000;             /* larger than the table */
+        if (attack == 3) n_bytes = 3;                      /* no room for the size */
+        if (attack == 4) {                                 /* a leaf beyond the texts */
             trie[1 + 'a'] = 'a' | 0x100u | ('a' ^ 128u) << 10;
             trie[1 + 128] = 0x80000000u | 8;
         }
-        if (attack == 5) memset(trie + 1 + 256, 'x', 8);            /* texts without an end */
+        if (attack == 5) memset(trie + 1 + 256, 'x', 8); /* texts without an end */
         begin_model(&m);
         normalizer.n = 0;
         add_bytes(&normalizer, 2, trie, n_bytes);
