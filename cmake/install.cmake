@@ -13,8 +13,7 @@ install(FILES ${CMAKE_SOURCE_DIR}/core/status.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/diptych/core)
 
 # ${pcfiledir} keeps the file true when the whole prefix is moved or installed with --prefix.
-file(RELATIVE_PATH DIPTYCH_PREFIX_FROM_PC
-     /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+file(RELATIVE_PATH DIPTYCH_PREFIX_FROM_PC /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(${CMAKE_CURRENT_LIST_DIR}/diptych.pc.in ${CMAKE_BINARY_DIR}/diptych.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/diptych.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

@@ -221,6 +221,7 @@ static int compare_keys(const void *a, const void *b, void *decoded)
 static dip_status close_object(scanner *s, size_t first_key)
 {
     size_t n = s->n_keys - first_key;
+    if (n == 0) return DIP_OK; /* s->keys may still be NULL */
     key *keys = s->keys + first_key;
     if (n > 1) qsort_r(keys, n, sizeof *keys, compare_keys, s->decoded);
     for (size_t i = 1; i < n; i++) {

@@ -175,15 +175,18 @@ fail:
 
 /* ---- accuracy -------------------------------------------------------------------------- */
 
-static int64_t n_tiles(int64_t n) { return (n + DIP_SCORE_TILE - 1) / DIP_SCORE_TILE; }
+static int64_t n_tiles(int64_t n)
+{
+    return (n + DIP_SCORE_TILE - 1) / DIP_SCORE_TILE;
+}
 
 dip_status dip_accuracy_init(dip_accuracy *accuracy, const float *classifier, int64_t n_classes,
                              int embed_dim)
 {
     *accuracy = (dip_accuracy){.n_classes = n_classes, .embed_dim = embed_dim};
     size_t tile = (size_t)DIP_SCORE_TILE * (size_t)embed_dim;
-    accuracy->packed = aligned_alloc(DIP_SCORE_ALIGN,
-                                     sizeof(float) * tile * (size_t)n_tiles(n_classes));
+    accuracy->packed =
+        aligned_alloc(DIP_SCORE_ALIGN, sizeof(float) * tile * (size_t)n_tiles(n_classes));
     accuracy->class_n = calloc((size_t)n_classes, sizeof *accuracy->class_n);
     accuracy->class_top1 = calloc((size_t)n_classes, sizeof *accuracy->class_top1);
     if (!accuracy->packed || !accuracy->class_n || !accuracy->class_top1) {
@@ -213,8 +216,7 @@ static int64_t classes_ahead(const dip_accuracy *accuracy, const float *feature,
     _Alignas(DIP_SCORE_ALIGN) float scores[DIP_SCORE_TILE];
     size_t tile = (size_t)DIP_SCORE_TILE * (size_t)accuracy->embed_dim;
     int64_t own = label / DIP_SCORE_TILE, ahead = 0;
-    dip_scores_tile(scores, feature, 1, accuracy->packed + (size_t)own * tile,
-                    accuracy->embed_dim);
+    dip_scores_tile(scores, feature, 1, accuracy->packed + (size_t)own * tile, accuracy->embed_dim);
     float target = scores[label % DIP_SCORE_TILE];
     for (int64_t i = 0; i < n_tiles(accuracy->n_classes); i++) {
         dip_scores_tile(scores, feature, 1, accuracy->packed + (size_t)i * tile,

@@ -43,7 +43,7 @@ dip_status dip_classifier_build(float *classifier, const dip_string_list *classn
 typedef struct dip_accuracy {
     int64_t n_classes;
     int embed_dim;
-    float *packed;       /* the classifier, in tiles */
+    float *packed; /* the classifier, in tiles */
     int64_t n, n_top1, n_top5;
     int64_t *class_n;    /* [C] samples of each class */
     int64_t *class_top1; /* [C] of them answered right */

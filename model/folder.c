@@ -76,8 +76,8 @@ dip_status dip_folder_read(dip_clip *clip, float **values, const char *folder, b
     dip_model_config config;
     dip_status status;
     DIP_TRY(check_files(folder));
-    const char *weights = use_ema && has_file(folder, DIP_EMA_FILE) ? DIP_EMA_FILE
-                                                                    : DIP_WEIGHTS_FILE;
+    const char *weights =
+        use_ema && has_file(folder, DIP_EMA_FILE) ? DIP_EMA_FILE : DIP_WEIGHTS_FILE;
     char *config_path = dip_path_join(folder, DIP_CONFIG_FILE);
     char *weights_path = dip_path_join(folder, weights);
     if (!config_path || !weights_path) {
@@ -107,8 +107,7 @@ fail:
     return status;
 }
 
-dip_status dip_folder_tokenizer(dip_tokenizer **tokenizer, const dip_clip *clip,
-                                const char *folder)
+dip_status dip_folder_tokenizer(dip_tokenizer **tokenizer, const dip_clip *clip, const char *folder)
 {
     *tokenizer = NULL;
     const dip_text_config *text = &clip->config.text;
@@ -122,9 +121,9 @@ dip_status dip_folder_tokenizer(dip_tokenizer **tokenizer, const dip_clip *clip,
     /* eos_id -1: the tower takes the largest id for the end of the text. */
     int expected = text->eos_id < 0 ? n_pieces - 1 : text->eos_id;
     if (n_pieces != text->vocab_size)
-        status = dip_fail(DIP_FORMAT,
-                          "%s: the tokenizer has %d pieces, the model %d token embeddings", folder,
-                          n_pieces, text->vocab_size);
+        status =
+            dip_fail(DIP_FORMAT, "%s: the tokenizer has %d pieces, the model %d token embeddings",
+                     folder, n_pieces, text->vocab_size);
     else if (eos != expected)
         status = dip_fail(DIP_FORMAT,
                           "%s: the tokenizer ends a text with id %d, the model looks for %d (%s)",
@@ -209,8 +208,7 @@ static dip_status put_in_place(const char *made, const char *folder, bool exists
         failed = rename_in_steps(made, folder, aside);
         free(aside);
     }
-    if (failed)
-        return dip_fail(DIP_IO, "cannot move %s to %s: %s", made, folder, strerror(errno));
+    if (failed) return dip_fail(DIP_IO, "cannot move %s to %s: %s", made, folder, strerror(errno));
     return DIP_OK;
 }
 

@@ -34,9 +34,9 @@ struct dip_model {
     float *features; /* device, [max_batch][E] */
 
     size_t max_batch;
-    uint8_t *pixels;            /* host, as images */
-    int32_t *tokens, *offsets;  /* host, [max_batch * context], [max_batch + 1] */
-    eye *eyes;                  /* [exec.n_threads] */
+    uint8_t *pixels;           /* host, as images */
+    int32_t *tokens, *offsets; /* host, [max_batch * context], [max_batch + 1] */
+    eye *eyes;                 /* [exec.n_threads] */
 };
 
 /* ---- open ------------------------------------------------------------------------------ */
@@ -90,14 +90,14 @@ static dip_status plan_memory(dip_model *model, size_t *workspace_bytes)
     size_t size = (size_t)clip->config.vision.image_size;
     int64_t n = (int64_t)model->max_batch;
     DIP_TRY(dip_plan_init(&model->plan, &source));
-    dip_region values = dip_plan_book(model->plan, "parameters", DIP_SPACE_PARAM,
-                                      (size_t)clip->table.n_values *
-                                          dip_dtype_bytes(model->params.dtype));
-    dip_region images = dip_plan_book(model->plan, "images", DIP_SPACE_SAVED,
-                                      model->max_batch * size * size * 3);
-    dip_region features = dip_plan_book(model->plan, "features", DIP_SPACE_SAVED,
-                                        model->max_batch * (size_t)clip->config.embed_dim *
-                                            sizeof(float));
+    dip_region values =
+        dip_plan_book(model->plan, "parameters", DIP_SPACE_PARAM,
+                      (size_t)clip->table.n_values * dip_dtype_bytes(model->params.dtype));
+    dip_region images =
+        dip_plan_book(model->plan, "images", DIP_SPACE_SAVED, model->max_batch * size * size * 3);
+    dip_region features =
+        dip_plan_book(model->plan, "features", DIP_SPACE_SAVED,
+                      model->max_batch * (size_t)clip->config.embed_dim * sizeof(float));
     size_t mark = dip_plan_mark(model->plan);
     DIP_TRY(dip_vision_plan(&model->vision, &clip->vision, model->plan, &model->exec, n, false,
                             workspace_bytes));
@@ -128,7 +128,8 @@ static dip_status upload_weights(dip_model *model, const float *values)
     void *master = NULL;
     DIP_TRY(device->allocate(device, &master, n_bytes));
     dip_status status = device->upload(exec, master, values, n_bytes);
-    if (status == DIP_OK) status = exec->ops->cast_from_float(exec, model->params.values, master, n);
+    if (status == DIP_OK)
+        status = exec->ops->cast_from_float(exec, model->params.values, master, n);
     device->release(device, master);
     return status;
 }
@@ -139,7 +140,8 @@ static dip_status allocate_host(dip_model *model)
     size_t size = (size_t)config->vision.image_size;
     size_t context = (size_t)config->text.context_length;
     if (model->max_batch > INT32_MAX / context)
-        return dip_fail(DIP_CONFIG, "max_batch is %zu; with %zu tokens a text it may be at most %zu",
+        return dip_fail(DIP_CONFIG,
+                        "max_batch is %zu; with %zu tokens a text it may be at most %zu",
                         model->max_batch, context, INT32_MAX / context);
     model->pixels = malloc(model->max_batch * size * size * 3);
     model->tokens = malloc(model->max_batch * context * sizeof *model->tokens);
@@ -214,25 +216,46 @@ void dip_model_close(dip_model *model)
 
 /* ---- queries --------------------------------------------------------------------------- */
 
-int dip_model_embed_dim(const dip_model *model) { return model->clip.config.embed_dim; }
-int dip_model_image_size(const dip_model *model) { return model->clip.config.vision.image_size; }
+int dip_model_embed_dim(const dip_model *model)
+{
+    return model->clip.config.embed_dim;
+}
+int dip_model_image_size(const dip_model *model)
+{
+    return model->clip.config.vision.image_size;
+}
 
 int dip_model_context_length(const dip_model *model)
 {
     return model->clip.config.text.context_length;
 }
 
-float dip_model_logit_scale(const dip_model *model) { return model->logit_scale; }
+float dip_model_logit_scale(const dip_model *model)
+{
+    return model->logit_scale;
+}
 
 const char *dip_model_precision(const dip_model *model)
 {
     return dip_dtype_name(model->params.dtype);
 }
 
-const dip_clip *dip_model_clip(const dip_model *model) { return &model->clip; }
-const dip_tokenizer *dip_model_tokenizer(const dip_model *model) { return model->tokenizer; }
-const dip_exec *dip_model_exec(const dip_model *model) { return &model->exec; }
-const char *dip_model_folder(const dip_model *model) { return model->folder; }
+const dip_clip *dip_model_clip(const dip_model *model)
+{
+    return &model->clip;
+}
+const dip_tokenizer *dip_model_tokenizer(const dip_model *model)
+{
+    return model->tokenizer;
+}
+const dip_exec *dip_model_exec(const dip_model *model)
+{
+    return &model->exec;
+}
+const char *dip_model_folder(const dip_model *model)
+{
+    return model->folder;
+}
 
 /* ---- images ---------------------------------------------------------------------------- */
 
@@ -285,8 +308,9 @@ static dip_status decode_picture(const dip_model *model, const eye *mine, uint8_
                                  const pictures *in, size_t i)
 {
     if (!in->paths) {
-        dip_status status = in->data[i] ? decode_bytes(model, mine, out, in->data[i], in->n_bytes[i])
-                                        : dip_fail(DIP_FORMAT, "there is no data");
+        dip_status status = in->data[i]
+                                ? decode_bytes(model, mine, out, in->data[i], in->n_bytes[i])
+                                : dip_fail(DIP_FORMAT, "there is no data");
         return status == DIP_OK ? status : dip_fail_prefix(status, "image %zu: ", i);
     }
     if (!in->paths[i]) return dip_fail(DIP_CONFIG, "image %zu: the path is NULL", i);
@@ -419,8 +443,7 @@ dip_status dip_model_encode_tokens(dip_model *model, float *features, const int3
     size_t row = (size_t)dip_model_embed_dim(model);
     for (size_t first = 0; first < n; first += model->max_batch) {
         size_t count = n - first < model->max_batch ? n - first : model->max_batch;
-        for (size_t i = 0; i <= count; i++)
-            model->offsets[i] = offsets[first + i] - offsets[first];
+        for (size_t i = 0; i <= count; i++) model->offsets[i] = offsets[first + i] - offsets[first];
         DIP_TRY(encode_token_batch(model, features + first * row, tokens + offsets[first],
                                    model->offsets, count));
     }

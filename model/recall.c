@@ -43,8 +43,8 @@ static dip_status set_marks(sweep *s, const int64_t *text_image)
         if (i < 0 || i >= s->n_images)
             return dip_fail(DIP_CONFIG, "text %lld belongs to image %lld, but images are 0..%lld",
                             (long long)t, (long long)i, (long long)s->n_images - 1);
-        float score = dip_scores_dot(s->texts + t * s->embed_dim, s->images + i * s->embed_dim,
-                                     s->embed_dim);
+        float score =
+            dip_scores_dot(s->texts + t * s->embed_dim, s->images + i * s->embed_dim, s->embed_dim);
         s->text_marks[t] = (mark){score, i};
         mark *best = &s->image_marks[i];
         if (best->index < 0 || score > best->score) *best = (mark){score, t};
@@ -148,7 +148,8 @@ dip_status dip_recall_compute(dip_recall *recall, const float *images, int64_t n
 {
     *recall = (dip_recall){.n_images = n_images, .n_texts = n_texts};
     if (n_images < 1 || n_texts < 1)
-        return dip_fail(DIP_CONFIG, "recall needs at least one image and one text, not %lld and %lld",
+        return dip_fail(DIP_CONFIG,
+                        "recall needs at least one image and one text, not %lld and %lld",
                         (long long)n_images, (long long)n_texts);
     DIP_TRY(check_finite(images, n_images, embed_dim, "image"));
     DIP_TRY(check_finite(texts, n_texts, embed_dim, "text"));
@@ -160,8 +161,8 @@ dip_status dip_recall_compute(dip_recall *recall, const float *images, int64_t n
     s.image_marks = malloc(n_i * sizeof *s.image_marks);
     s.text_ahead = calloc(n_t, sizeof *s.text_ahead);
     s.image_ahead = calloc(n_i, sizeof *s.image_ahead);
-    s.packed = aligned_alloc(DIP_SCORE_ALIGN,
-                             sizeof *s.packed * DIP_SCORE_TILE * (size_t)embed_dim);
+    s.packed =
+        aligned_alloc(DIP_SCORE_ALIGN, sizeof *s.packed * DIP_SCORE_TILE * (size_t)embed_dim);
     if (!s.text_marks || !s.image_marks || !s.text_ahead || !s.image_ahead || !s.packed) {
         status = dip_fail(DIP_NOMEM, "no memory to rank %lld images and %lld texts",
                           (long long)n_images, (long long)n_texts);

@@ -72,9 +72,8 @@ ALWAYS_INLINE void four_rows_half_tile(float *scores, const float *rows, const f
     out[13] = d1;
 }
 
-__attribute__((target("avx512f"))) static void tile_avx512(float *scores, const float *rows,
-                                                           int64_t n, const float *packed,
-                                                           int embed_dim)
+__attribute__((target("avx512f"))) static void
+tile_avx512(float *scores, const float *rows, int64_t n, const float *packed, int embed_dim)
 {
     int64_t i = 0;
     for (; i + 4 <= n; i += 4) {

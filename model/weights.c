@@ -61,8 +61,8 @@ static const char *shape_text(char out[160], const int64_t *shape, int n_dims)
     size_t used = 0;
     out[used++] = '[';
     for (int i = 0; i < n_dims && used < 130; i++)
-        used += (size_t)snprintf(out + used, 160 - used, i ? ", %lld" : "%lld",
-                                 (long long)shape[i]);
+        used +=
+            (size_t)snprintf(out + used, 160 - used, i ? ", %lld" : "%lld", (long long)shape[i]);
     out[used++] = ']';
     out[used] = '\0';
     return out;
@@ -128,8 +128,7 @@ dip_status dip_weights_read(float *values, const dip_param_table *table, const c
     compare(&list, table, file);
     if (list.n > 0) {
         char more[64] = "";
-        if (list.n_left_out > 0)
-            snprintf(more, sizeof more, "\n  and %d more", list.n_left_out);
+        if (list.n_left_out > 0) snprintf(more, sizeof more, "\n  and %d more", list.n_left_out);
         status = dip_fail(DIP_FORMAT, "%s does not fit the model, %d tensor%s differ%s:%s%s", path,
                           list.n, list.n == 1 ? "" : "s", list.n == 1 ? "s" : "", list.text, more);
         goto fail;

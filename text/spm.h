@@ -25,8 +25,7 @@ typedef struct dip_spm_facts {
  * types, and every transition of the normalizer's trie. `name` is what messages call the bytes. */
 dip_status dip_spm_check(dip_spm_facts *facts, const void *model, size_t n_bytes, const char *name);
 
-/* A copy of a freshly trained model with piece `eos` moved behind all others, without the fields
- * that describe the machine it was trained on. *out is malloc'd. */
+/* A copy of a freshly trained model with piece `eos` moved behind all others. *out is malloc'd. */
 dip_status dip_spm_move_last(uint8_t **out, size_t *n_out, const void *model, size_t n_bytes,
                              int eos);
 

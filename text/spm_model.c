@@ -1,7 +1,7 @@
 /* A SentencePiece model is one protobuf message. Only this much of it matters here:
  *   ModelProto      1 pieces (repeated), 2 trainer_spec, 3 normalizer_spec, 5 denormalizer_spec
  *   SentencePiece   1 piece, 2 score (float), 3 type
- *   TrainerSpec     1 input, 2 model_prefix, 3 model_type, 4 vocab_size, 16 num_threads, 42 eos_id
+ *   TrainerSpec     3 model_type, 4 vocab_size, 42 eos_id
  *   NormalizerSpec  2 precompiled_charsmap                                                      */
 #include <math.h>
 #include <stdbool.h>
@@ -21,14 +21,7 @@ enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
 enum { MODEL_PIECES = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3, MODEL_DENORMALIZER = 5 };
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
-enum {
-    TRAINER_INPUT = 1,
-    TRAINER_PREFIX = 2,
-    TRAINER_MODEL_TYPE = 3,
-    TRAINER_VOCAB_SIZE = 4,
-    TRAINER_THREADS = 16,
-    TRAINER_EOS_ID = 42
-};
+enum { TRAINER_MODEL_TYPE = 3, TRAINER_VOCAB_SIZE = 4, TRAINER_EOS_ID = 42 };
 enum { NORMALIZER_CHARSMAP = 2 };
 
 typedef struct message {
@@ -304,18 +297,15 @@ static void put_number(output *out, uint32_t number, uint64_t value)
     put_varint(out, value);
 }
 
-/* The trainer settings without input, output and threads, and with the new size and eos. The
- * result is at most 32 bytes longer. `scratch` holds outer->n_bytes + 32 bytes. */
+/* The trainer settings with the new size and eos, at most 32 bytes longer. `scratch` holds
+ * outer->n_bytes + 32 bytes. */
 static void put_trainer(output *out, const field *outer, uint8_t *scratch, int n_pieces)
 {
     output body = {scratch};
     message in = inside(outer);
     field f;
     while (next_field(&in, &f) == 1) {
-        if (f.number == TRAINER_INPUT || f.number == TRAINER_PREFIX ||
-            f.number == TRAINER_VOCAB_SIZE || f.number == TRAINER_THREADS ||
-            f.number == TRAINER_EOS_ID)
-            continue;
+        if (f.number == TRAINER_VOCAB_SIZE || f.number == TRAINER_EOS_ID) continue;
         put(&body, f.start, (size_t)(f.end - f.start));
     }
     put_number(&body, TRAINER_VOCAB_SIZE, (uint64_t)n_pieces);

@@ -57,13 +57,13 @@ const char *dip_tokenizer_piece(const dip_tokenizer *tokenizer, int id);
 const void *dip_tokenizer_bytes(const dip_tokenizer *tokenizer, size_t *n_bytes);
 
 typedef struct dip_tokenizer_train_options {
-    const char *input;          /* text file, one caption a line; or NULL and `next` */
-    const char *output;         /* model file, written atomically */
-    int vocab_size;             /* upper limit: a small corpus may give fewer pieces */
-    const char *model_type;     /* "unigram" or "bpe" */
-    double character_coverage;  /* [0.98, 1]: share of all characters that get a piece */
-    int byte_fallback;          /* nonzero: 256 byte pieces, so that nothing is unknown */
-    uint64_t seed;              /* matters beyond 2,000,000 captions: which of them are used */
+    const char *input;         /* text file, one caption a line; or NULL and `next` */
+    const char *output;        /* model file, written atomically */
+    int vocab_size;            /* upper limit: a small corpus may give fewer pieces */
+    const char *model_type;    /* "unigram" or "bpe" */
+    double character_coverage; /* [0.98, 1]: share of all characters that get a piece */
+    int byte_fallback;         /* nonzero: 256 byte pieces, so that nothing is unknown */
+    uint64_t seed;             /* matters beyond 2,000,000 captions: which of them are used */
     /* One caption after another; 0 at the end. The bytes are copied at once. */
     int (*next)(void *context, const char **line, size_t *n_bytes);
     void *next_context;

@@ -23,8 +23,8 @@ static const dip_option options[] = {
      "Shards."},
     {"data-kind", DIP_OPT_CHOICE, offsetof(embed_flags, data_kind), "image", 0, 0, "image|text",
      false, NULL, "What of the shards: their images, or every caption line."},
-    {"json-text-key", DIP_OPT_STRING, offsetof(embed_flags, json_text_key), NULL, 0, 0, NULL,
-     false, "KEY", "Take captions from this key of the .json members, not from .txt."},
+    {"json-text-key", DIP_OPT_STRING, offsetof(embed_flags, json_text_key), NULL, 0, 0, NULL, false,
+     "KEY", "Take captions from this key of the .json members, not from .txt."},
     {"output", DIP_OPT_STRING, offsetof(embed_flags, output), NULL, 0, 0, NULL, true, "FILE.npy",
      "The features: float32, a row each, of unit length."},
 };
@@ -230,20 +230,20 @@ fail:
 const dip_command dip_command_embed = {
     .name = "embed",
     .summary = "write features of images or texts as a NumPy file",
-    .usage = "diptych embed --model FOLDER (--images A B ... | --texts T1 T2 ... | --data 'SHARDS')\n"
-             "              --output FILE.npy",
-    .description =
-        "Encodes images or texts and writes their features as one NumPy matrix\n"
-        "(float32, C order, rows of unit length): a dot product of two rows is their\n"
-        "cosine similarity. Rows are in the order given.\n"
-        "\n"
-        "With --data, FILE.npy.keys.txt holds the sample's key for every row; control\n"
-        "bytes and backslashes in a key are written as \\xHH. With --data-kind text a\n"
-        "sample has a row for every line of its caption. Samples that cannot be used\n"
-        "have no row; they are named on stderr and counted as \"dropped\". An image\n"
-        "named by --images that cannot be used is refused.\n"
-        "\n"
-        "All features are held in memory until the file is written.",
+    .usage =
+        "diptych embed --model FOLDER (--images A B ... | --texts T1 T2 ... | --data 'SHARDS')\n"
+        "              --output FILE.npy",
+    .description = "Encodes images or texts and writes their features as one NumPy matrix\n"
+                   "(float32, C order, rows of unit length): a dot product of two rows is their\n"
+                   "cosine similarity. Rows are in the order given.\n"
+                   "\n"
+                   "With --data, FILE.npy.keys.txt holds the sample's key for every row; control\n"
+                   "bytes and backslashes in a key are written as \\xHH. With --data-kind text a\n"
+                   "sample has a row for every line of its caption. Samples that cannot be used\n"
+                   "have no row; they are named on stderr and counted as \"dropped\". An image\n"
+                   "named by --images that cannot be used is refused.\n"
+                   "\n"
+                   "All features are held in memory until the file is written.",
     .options = &table,
     .run = run,
 };

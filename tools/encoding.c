@@ -101,8 +101,8 @@ dip_status dip_data_encode_images(const dip_data *data, dip_model *model,
     }
     if (status == DIP_END) status = DIP_OK;
     if (status == DIP_OK && n_done == 0)
-        status = dip_fail(DIP_FORMAT, "none of the %lld samples has a usable image",
-                          (long long)total);
+        status =
+            dip_fail(DIP_FORMAT, "none of the %lld samples has a usable image", (long long)total);
 fail:
     *seconds = dip_seconds_now() - start;
     dip_loader_close(loader);

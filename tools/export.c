@@ -95,12 +95,11 @@ const dip_command dip_command_export = {
     .name = "export",
     .summary = "write a checkpoint as a folder that can be given away",
     .usage = "diptych export --model FOLDER --output FOLDER [--use-ema] [--overwrite]",
-    .description =
-        "Writes the three files that make a model and nothing of its training:\n"
-        "open_clip_config.json, open_clip_model.safetensors (float32, open_clip's\n"
-        "names) and spiece.model. Everything is read and checked first; the folder\n"
-        "appears complete or not at all. --overwrite replaces only a folder that holds\n"
-        "an exported model, never a training checkpoint.",
+    .description = "Writes the three files that make a model and nothing of its training:\n"
+                   "open_clip_config.json, open_clip_model.safetensors (float32, open_clip's\n"
+                   "names) and spiece.model. Everything is read and checked first; the folder\n"
+                   "appears complete or not at all. --overwrite replaces only a folder that holds\n"
+                   "an exported model, never a training checkpoint.",
     .options = &table,
     .run = run,
 };

@@ -36,7 +36,8 @@ static dip_status fill(cJSON *report, const dip_inspect_flags *flags)
 {
     int n_sources = (flags->model != NULL) + (flags->checkpoint != NULL) + (flags->shards != NULL);
     if (n_sources > 1)
-        return dip_fail(DIP_CONFIG, "give one of --model, --checkpoint and --shards, not %d of them",
+        return dip_fail(DIP_CONFIG,
+                        "give one of --model, --checkpoint and --shards, not %d of them",
                         n_sources);
     if (flags->model) return dip_inspect_model(report, flags);
     if (flags->checkpoint) return dip_inspect_checkpoint(report, flags);
@@ -64,18 +65,17 @@ const dip_command dip_command_inspect = {
     .summary = "show what a model, a checkpoint or shards are made of",
     .usage = "diptych inspect [--model FOLDER|NAME|FILE | --checkpoint FOLDER | --shards PATTERN]\n"
              "                [--json]",
-    .description =
-        "--model shows the configuration, the parameters (counted as open_clip counts\n"
-        "them), the operations of one image and one text, and the memory that encoding\n"
-        "a batch takes. The weights of a folder are read and checked.\n"
-        "\n"
-        "--checkpoint shows where a run stands and the tensors of its files.\n"
-        "\n"
-        "--shards reads every sample: formats and sizes of the images, number and\n"
-        "length of the captions, labels. What cannot be used is named on stderr and\n"
-        "counted as \"dropped\".\n"
-        "\n"
-        "Without any of them the built-in models are listed.",
+    .description = "--model shows the configuration, the parameters (counted as open_clip counts\n"
+                   "them), the operations of one image and one text, and the memory that encoding\n"
+                   "a batch takes. The weights of a folder are read and checked.\n"
+                   "\n"
+                   "--checkpoint shows where a run stands and the tensors of its files.\n"
+                   "\n"
+                   "--shards reads every sample: formats and sizes of the images, number and\n"
+                   "length of the captions, labels. What cannot be used is named on stderr and\n"
+                   "counted as \"dropped\".\n"
+                   "\n"
+                   "Without any of them the built-in models are listed.",
     .options = &table,
     .run = run,
 };

@@ -242,8 +242,7 @@ dip_status dip_inspect_shards(cJSON *report, const dip_inspect_flags *flags)
     if (!s.labels) goto nomem;
     for (int64_t first = 0; first < n; first += CHUNK) {
         int64_t count = n - first < CHUNK ? n - first : CHUNK;
-        if (flags->decode)
-            decode_chunk(outcomes, decoders, n_threads, data.samples, first, count);
+        if (flags->decode) decode_chunk(outcomes, decoders, n_threads, data.samples, first, count);
         DIP_TRY_GOTO(count_chunk(&s, outcomes, &data, first, count, flags->first));
     }
     cJSON_AddStringToObject(report, "shards", flags->shards);

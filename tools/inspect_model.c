@@ -189,10 +189,10 @@ dip_status dip_inspect_builtin(cJSON *report)
 
 static const char *dtype_name(dip_tensor_dtype dtype)
 {
-    static const char *const names[] = {[DIP_ST_F32] = "F32", [DIP_ST_BF16] = "BF16",
-                                        [DIP_ST_F16] = "F16", [DIP_ST_F64] = "F64",
-                                        [DIP_ST_I64] = "I64", [DIP_ST_I32] = "I32",
-                                        [DIP_ST_U8] = "U8",   [DIP_ST_OTHER] = "other"};
+    static const char *const names[] = {
+        [DIP_ST_F32] = "F32", [DIP_ST_BF16] = "BF16",  [DIP_ST_F16] = "F16",
+        [DIP_ST_F64] = "F64", [DIP_ST_I64] = "I64",    [DIP_ST_I32] = "I32",
+        [DIP_ST_U8] = "U8",   [DIP_ST_OTHER] = "other"};
     return (unsigned)dtype < sizeof names / sizeof *names ? names[dtype] : "other";
 }
 

@@ -131,7 +131,8 @@ static int64_t count_distinct(const gathering *g)
     for (int64_t i = 0; i < g->n_texts; i++) slices[i] = (slice){g->lines[i], g->lengths[i]};
     qsort(slices, (size_t)g->n_texts, sizeof *slices, by_text);
     int64_t n = 0;
-    for (int64_t i = 0; i < g->n_texts; i++) n += i == 0 || by_text(&slices[i - 1], &slices[i]) != 0;
+    for (int64_t i = 0; i < g->n_texts; i++)
+        n += i == 0 || by_text(&slices[i - 1], &slices[i]) != 0;
     free(slices);
     return n;
 }

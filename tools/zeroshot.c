@@ -96,12 +96,12 @@ static dip_status evaluate(const zeroshot_flags *flags, const dip_string_list *c
     int embed_dim = dip_model_embed_dim(model);
     classifier = malloc(classnames->n_items * (size_t)embed_dim * sizeof *classifier);
     if (!classifier) {
-        status = dip_fail(DIP_NOMEM, "no memory for a classifier of %lld classes",
-                          (long long)n_classes);
+        status =
+            dip_fail(DIP_NOMEM, "no memory for a classifier of %lld classes", (long long)n_classes);
         goto fail;
     }
-    DIP_TRY_GOTO(dip_classifier_build(classifier, classnames, templates, encode_prompts, model,
-                                      embed_dim));
+    DIP_TRY_GOTO(
+        dip_classifier_build(classifier, classnames, templates, encode_prompts, model, embed_dim));
     DIP_TRY_GOTO(dip_accuracy_init(&t.accuracy, classifier, n_classes, embed_dim));
     DIP_TRY_GOTO(dip_data_encode_images(&data, model, &flags->encoding, count_batch, &t, &seconds));
     status = print_report(model, &data, &t, flags, templates->n_items, seconds);
@@ -134,19 +134,18 @@ const dip_command dip_command_zeroshot = {
     .name = "zeroshot",
     .summary = "classify images by prompts: top-1 and top-5 accuracy",
     .usage = "diptych zeroshot --model FOLDER --data 'SHARDS' --classnames FILE --templates FILE",
-    .description =
-        "Measures zero-shot classification. The features of all prompts of a class\n"
-        "(every template with the class name in place of {c}) are scaled to unit\n"
-        "length, averaged and scaled again; an image belongs to the class whose vector\n"
-        "is nearest in angle. Ties go to the class named first.\n"
-        "\n"
-        "acc1 and acc5 are the shares of images whose class is the nearest, or among\n"
-        "the nearest five; mean_per_class_recall averages acc1 over the classes that\n"
-        "occur. Samples that cannot be used are named on stderr and counted as\n"
-        "\"dropped\".\n"
-        "\n"
-        "A text file is UTF-8; a byte order mark and CR are ignored, and so are empty\n"
-        "lines.",
+    .description = "Measures zero-shot classification. The features of all prompts of a class\n"
+                   "(every template with the class name in place of {c}) are scaled to unit\n"
+                   "length, averaged and scaled again; an image belongs to the class whose vector\n"
+                   "is nearest in angle. Ties go to the class named first.\n"
+                   "\n"
+                   "acc1 and acc5 are the shares of images whose class is the nearest, or among\n"
+                   "the nearest five; mean_per_class_recall averages acc1 over the classes that\n"
+                   "occur. Samples that cannot be used are named on stderr and counted as\n"
+                   "\"dropped\".\n"
+                   "\n"
+                   "A text file is UTF-8; a byte order mark and CR are ignored, and so are empty\n"
+                   "lines.",
     .options = &table,
     .run = run,
 };

@@ -60,7 +60,7 @@ dip_status OP(attention_forward)(dip_exec *exec, void *out, float *lse, const vo
                 float largest = -INFINITY, sum = 0.0f;
                 for (int64_t j = 0; j < n_seen; j++) {
                     p[j] = scale * dot(q + i * 3 * c, k + j * 3 * c, d_head);
-                    if (!(p[j] <= largest)) largest = p[j]; /* a NaN wins and spreads */
+                    if (p[j] > largest) largest = p[j];
                 }
                 for (int64_t j = 0; j < n_seen; j++) {
                     p[j] = expf(p[j] - largest);

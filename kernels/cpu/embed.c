@@ -32,11 +32,12 @@ dip_status OP(image_embed_backward)(dip_exec *exec, void *d_patches, float *d_cl
     const int64_t n_tokens = n_patches + 1;
     const int n_threads = threads_for(exec, n_images * n_patches * c);
 #pragma omp parallel for num_threads(n_threads)
-    for (int64_t b = 0; b < n_images; b++)
+    for (int64_t b = 0; b < n_images; b++) {
         memcpy((T *)d_patches + b * n_patches * c, (const T *)d_out + (b * n_tokens + 1) * c,
                (size_t)(n_patches * c) * sizeof(T));
+    }
 
-        /* A thread owns whole positions and adds images in order. */
+    /* A thread owns whole positions and adds images in order. */
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t token = 0; token < n_tokens; token++) {
         for (int64_t first = 0; first < c; first += STRIP) {
@@ -58,7 +59,6 @@ dip_status OP(text_embed_forward)(dip_exec *exec, void *out, const int32_t *toke
                                   const int32_t *offsets, const void *table, const void *pos,
                                   int64_t n_sequences, int64_t n_rows, int64_t c)
 {
-    (void)n_rows;
     const int n_threads = threads_for(exec, n_rows * c);
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t b = 0; b < n_sequences; b++)
@@ -72,7 +72,7 @@ dip_status OP(text_embed_backward)(dip_exec *exec, float *d_table, float *d_pos,
                                    const int32_t *tokens, const int32_t *offsets,
                                    int64_t n_sequences, int64_t n_rows, int64_t vocab, int64_t c)
 {
-    (void)n_rows, (void)vocab;
+    (void)vocab; /* only asserted */
     const int n_threads = threads_for(exec, n_rows * c);
     /* Tokens repeat, so a thread owns columns, not rows, and adds tokens in order. */
 #pragma omp parallel for num_threads(n_threads)

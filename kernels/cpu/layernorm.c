@@ -11,8 +11,6 @@ size_t dip_reference_layernorm_workspace(const dip_exec *exec, int64_t n_rows, i
 #include "kernels/cpu/each_type.h"
 #else
 
-#define row_backward LOCAL(row_backward)
-
 dip_status OP(layernorm_forward)(dip_exec *exec, void *out, float *mean, float *rstd, const void *x,
                                  const void *gamma, const void *beta, float eps, int64_t n_rows,
                                  int64_t c)
@@ -39,6 +37,8 @@ dip_status OP(layernorm_forward)(dip_exec *exec, void *out, float *mean, float *
     }
     return DIP_OK;
 }
+
+#define row_backward LOCAL(row_backward)
 
 /* With g = d_out * gamma and y = (x - mean) rstd:
  *   d_x = rstd (g - mean(g) - y mean(g y)), means over the row. */
@@ -67,11 +67,12 @@ dip_status OP(layernorm_backward)(dip_exec *exec, void *d_x, float *d_gamma, flo
 {
     const int n_threads = threads_for(exec, n_rows * c);
 #pragma omp parallel for num_threads(n_threads)
-    for (int64_t n = 0; n < n_rows; n++)
+    for (int64_t n = 0; n < n_rows; n++) {
         row_backward((T *)d_x + n * c, (const T *)d_out + n * c, (const T *)x + n * c, mean[n],
                      rstd[n], gamma, d_residual ? (const T *)d_residual + n * c : NULL, c);
+    }
 
-        /* Parameters: a thread owns whole columns and adds rows in order. */
+    /* Parameters: a thread owns whole columns and adds rows in order. */
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t first = 0; first < c; first += STRIP) {
         float sum_gamma[STRIP] = {0}, sum_beta[STRIP] = {0};

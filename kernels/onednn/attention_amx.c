@@ -24,45 +24,55 @@ size_t dip_amx_attention_workspace_bf16(const dip_exec *exec, dip_attention_shap
     return (size_t)exec->n_threads * tile_layout_of(shape).n_bytes;
 }
 
-/* Scores to unnormalised probabilities, zero from n_seen to `width`; returns log-sum-exp. */
+/* Scores to unnormalised probabilities, zero from n_seen to `width`, a multiple of 32; returns
+ * log-sum-exp. A store is a whole row of a tile, as tiles are loaded soon after. */
 static float softmax_row(dip_bf16 *p_out, const float *s, float scale, int64_t n_seen,
                          int64_t width, float *sum_out)
 {
     const int64_t whole = n_seen / LANES * LANES, tail = n_seen - whole;
-    const __mmask16 seen = vec_mask(tail);
     vec most = vec_all(-INFINITY), total = vec_zero();
     for (int64_t j = 0; j < whole; j += LANES) most = vec_max(most, vec_load(s + j));
-    if (tail) most = _mm512_mask_max_ps(most, seen, most, vec_load(s + whole));
+    if (tail) most = _mm512_mask_max_ps(most, vec_mask(tail), most, vec_load(s + whole));
     const float largest = vec_largest(most) * scale;
     const vec factor = vec_all(scale * log2_e), shift = vec_all(-largest * log2_e);
-    for (int64_t j = 0; j < whole; j += LANES) {
-        vec p = exp2_vec(vec_fma(vec_load(s + j), factor, shift));
-        total = vec_add(total, p);
-        tile_store_bf16(p_out + j, p);
+    int64_t j = 0;
+    for (; j + 2 * LANES <= n_seen; j += 2 * LANES) {
+        vec low = exp2_vec(vec_fma(vec_load(s + j), factor, shift));
+        vec high = exp2_vec(vec_fma(vec_load(s + j + LANES), factor, shift));
+        total = vec_add(vec_add(total, low), high);
+        tile_store_two(p_out + j, low, high);
     }
-    int64_t j = whole;
-    if (tail) {
-        vec p = exp2_vec(vec_fma(vec_load(s + whole), factor, shift));
-        p = _mm512_maskz_mov_ps(seen, p);
-        total = vec_add(total, p);
-        tile_store_bf16(p_out + whole, p);
-        j += LANES;
+    if (j < n_seen) {
+        const __mmask32 seen = (__mmask32)((1ull << (n_seen - j)) - 1);
+        vec low = exp2_vec(vec_fma(vec_load(s + j), factor, shift)), high = vec_zero();
+        if (n_seen - j > LANES) high = exp2_vec(vec_fma(vec_load(s + j + LANES), factor, shift));
+        low = _mm512_maskz_mov_ps((__mmask16)seen, low);
+        high = _mm512_maskz_mov_ps((__mmask16)(seen >> 16), high);
+        total = vec_add(vec_add(total, low), high);
+        tile_store_two(p_out + j, low, high);
+        j += 2 * LANES;
     }
-    for (; j < width; j += LANES) tile_store_bf16(p_out + j, vec_zero());
+    for (; j < width; j += 2 * LANES) tile_store_two(p_out + j, vec_zero(), vec_zero());
     *sum_out = vec_sum(total);
     return largest + logf(*sum_out);
 }
 
-/* [rows, d] floats, each row divided by its own number (or not), to bf16. */
+/* [rows, d] floats, each row times its own factor (or 1), to bf16. */
 static void put(dip_bf16 *out, int64_t to, const float *x, int64_t from, int64_t rows, int64_t d,
-                const float *divide_by)
+                const float *factors)
 {
-    const int64_t whole = d / LANES * LANES, tail = d - whole;
+    const int64_t whole = d / 32 * 32, tail = d - whole;
+    const __mmask32 rest = (__mmask32)((1ull << tail) - 1);
     for (int64_t i = 0; i < rows; i++, out += to, x += from) {
-        const vec divisor = vec_all(divide_by ? divide_by[i] : 1.0f);
-        for (int64_t j = 0; j < whole; j += LANES)
-            tile_store_bf16(out + j, vec_div(vec_load(x + j), divisor));
-        if (tail) vec_store_bf16_n(out + whole, vec_div(vec_load(x + whole), divisor), tail);
+        const vec factor = vec_all(factors ? factors[i] : 1.0f);
+        for (int64_t j = 0; j < whole; j += 32)
+            tile_store_two(out + j, vec_mul(vec_load(x + j), factor),
+                           vec_mul(vec_load(x + j + LANES), factor));
+        if (tail) {
+            vec low = vec_mul(vec_load(x + whole), factor);
+            vec high = tail > LANES ? vec_mul(vec_load(x + whole + LANES), factor) : vec_zero();
+            _mm512_mask_storeu_epi16(out + whole, rest, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
     }
 }
 
@@ -86,15 +96,18 @@ static void forward_head(dip_bf16 *out, float *lse, const dip_bf16 *qkv, char *s
     for (int64_t first = 0; first < length; first += STRIP) {
         const int64_t n = smaller(STRIP, length - first), m = round_up(n, 16);
         const int64_t n_keys = shape.causal ? first + n : length, k = round_up(n_keys, 32);
-        tile_product(s, at.keys, q + first * at.d, at.d, k_across, at.keys, m,
-                     round_up(n_keys, 16), at.d, 0);
-        float sums[STRIP];
-        for (int64_t i = 0; i < n; i++)
+        tile_product(s, at.keys, q + first * at.d, at.d, k_across, at.keys, m, round_up(n_keys, 16),
+                     at.d, 0);
+        float inverse_sums[STRIP];
+        for (int64_t i = 0; i < n; i++) {
+            float sum;
             lse[(first + i) * shape.n_heads] =
                 softmax_row(p + i * at.keys, s + i * at.keys, scale,
-                            shape.causal ? first + i + 1 : length, k, &sums[i]);
+                            shape.causal ? first + i + 1 : length, k, &sum);
+            inverse_sums[i] = 1.0f / sum;
+        }
         tile_product(o, at.d, p, at.keys, v_pairs, at.d, m, width, k, 0);
-        put(out + first * c, c, o, at.d, n, d, sums);
+        put(out + first * c, c, o, at.d, n, d, inverse_sums);
     }
 }
 
@@ -109,35 +122,58 @@ typedef struct query_block {
  * probabilities and their gradients to those of the scores, both as rows; the latter also
  * transposed into d_s_rows. Masked and padded pairs become 0. */
 static void softmax_strip_backward(const tile_layout *at, char *scratch, const query_block *block,
-                                   int64_t key, int64_t length, float scale, int causal)
+                                   int64_t key, int64_t n_keys, float scale, int causal)
 {
     const float *s = (void *)(scratch + at->s), *d_p = (void *)(scratch + at->d_p);
     dip_bf16 *p = (void *)(scratch + at->p), *d_s = (void *)(scratch + at->d_s);
     dip_bf16 *d_s_rows = (void *)(scratch + at->d_s_rows);
     const vec factor = vec_all(scale * log2_e), scale_vec = vec_all(scale);
-    for (int64_t i = 0; i < round_up(block->n, 32); i += LANES) {
-        const vec shift = vec_load(block->shift + i), mean = vec_load(block->mean_d_p + i);
-        vec pairs[LANES];
-        __m256i halves[2];
-        for (int64_t l = 0; l < STRIP; l++) {
-            const int64_t hidden = causal ? key + l - (block->first + i) : 0;
-            __m256i p_bf16 = _mm256_setzero_si256(), d_s_bf16 = _mm256_setzero_si256();
-            if (key + l < length && hidden < LANES && i < round_up(block->n, 16)) {
-                const __mmask16 seen = hidden > 0 ? (__mmask16)(0xffffu << hidden) : 0xffff;
-                const int64_t at_li = l * MAX_BLOCK + i;
-                vec p_l = exp2_vec(_mm512_fmsub_ps(vec_load(s + at_li), factor, shift));
-                vec d_l = vec_mul(vec_mul(p_l, vec_sub(vec_load(d_p + at_li), mean)), scale_vec);
-                p_bf16 = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_mov_ps(seen, p_l));
-                d_s_bf16 = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_mov_ps(seen, d_l));
-            }
-            _mm256_store_si256((void *)(p + l * MAX_BLOCK + i), p_bf16);
-            _mm256_store_si256((void *)(d_s + l * MAX_BLOCK + i), d_s_bf16);
-            halves[l % 2] = d_s_bf16;
-            if (l % 2) pairs[l / 2] = _mm512_castsi512_ps(tile_pair(halves[0], halves[1]));
+    for (int64_t i = 0; i < block->n; i += 2 * LANES) {
+        vec shift[2], mean[2], pairs[2][LANES];
+        __m512i even = _mm512_setzero_si512();
+        for (int64_t half = 0; half < 2; half++) {
+            shift[half] = vec_load(block->shift + i + half * LANES);
+            mean[half] = vec_load(block->mean_d_p + i + half * LANES);
         }
-        vec_transpose(pairs);
-        for (int64_t l = 0; l < LANES; l++)
-            _mm512_store_si512(d_s_rows + (i + l) * at->keys + key, _mm512_castps_si512(pairs[l]));
+        for (int64_t l = 0; l < STRIP; l++) {
+            /* The first queries do not see this key. Columns past the block are zero in what p
+             * and d_s multiply, and exist to the next multiple of 16 alone. */
+            const int64_t hidden = causal ? key + l - (block->first + i) : 0;
+            __m512i p_l = _mm512_setzero_si512(), d_s_l = _mm512_setzero_si512();
+            if (key + l < n_keys && hidden < 2 * LANES) {
+                uint32_t seen = hidden > 0 ? 0xffffffffu << hidden : 0xffffffffu;
+                if (block->n - i <= LANES) seen &= 0xffffu;
+                vec x[2], d_x[2];
+                for (int64_t half = 0; half < 2; half++) {
+                    const int64_t at_li = l * MAX_BLOCK + i + half * LANES;
+                    const __mmask16 mask = (__mmask16)(seen >> (half * LANES));
+                    vec score = _mm512_maskz_loadu_ps(mask, s + at_li);
+                    vec d_score = _mm512_maskz_loadu_ps(mask, d_p + at_li);
+                    vec e = exp2_vec(_mm512_fmsub_ps(score, factor, shift[half]));
+                    x[half] = _mm512_maskz_mov_ps(mask, e);
+                    d_x[half] = vec_mul(vec_mul(x[half], vec_sub(d_score, mean[half])), scale_vec);
+                    d_x[half] = _mm512_maskz_mov_ps(mask, d_x[half]);
+                }
+                p_l = (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]);
+                d_s_l = (__m512i)_mm512_cvtne2ps_pbh(d_x[1], d_x[0]);
+            }
+            _mm512_store_si512(p + l * MAX_BLOCK + i, p_l);
+            _mm512_store_si512(d_s + l * MAX_BLOCK + i, d_s_l);
+            if (l % 2 == 0) {
+                even = d_s_l;
+                continue;
+            }
+            pairs[0][l / 2] = _mm512_castsi512_ps(
+                tile_pair(_mm512_castsi512_si256(even), _mm512_castsi512_si256(d_s_l)));
+            pairs[1][l / 2] = _mm512_castsi512_ps(
+                tile_pair(_mm512_extracti64x4_epi64(even, 1), _mm512_extracti64x4_epi64(d_s_l, 1)));
+        }
+        for (int64_t half = 0; half < 2; half++) {
+            dip_bf16 *rows = d_s_rows + (i + half * LANES) * at->keys + key;
+            vec_transpose(pairs[half]);
+            for (int64_t l = 0; l < LANES; l++)
+                _mm512_store_si512(rows + l * at->keys, _mm512_castps_si512(pairs[half][l]));
+        }
     }
 }
 
@@ -190,8 +226,10 @@ static void backward_block(dip_bf16 *d_qkv, const dip_bf16 *d_out, const dip_bf1
         tile_product(s, MAX_BLOCK, k + key * at.d, at.d, q_across, MAX_BLOCK, m, n_16, at.d, 0);
         tile_product(d_p, MAX_BLOCK, v + key * at.d, at.d, d_o_across, MAX_BLOCK, m, n_16, at.d, 0);
         softmax_strip_backward(&at, scratch, &block, key, n_keys, scale, shape.causal);
-        tile_product(d_v + key * at.d, at.d, p, MAX_BLOCK, d_o_pairs, at.d, m, width, n_32, 1);
-        tile_product(d_k + key * at.d, at.d, d_s, MAX_BLOCK, q_pairs, at.d, m, width, n_32, 1);
+        /* Blocks before this one saw all keys, or with a causal mask those before `first`. */
+        const int add = shape.causal ? key < first : first > 0;
+        tile_product(d_v + key * at.d, at.d, p, MAX_BLOCK, d_o_pairs, at.d, m, width, n_32, add);
+        tile_product(d_k + key * at.d, at.d, d_s, MAX_BLOCK, q_pairs, at.d, m, width, n_32, add);
     }
     tile_product(d_q, at.d, d_s_rows, at.keys, k_pairs, at.d, n_16, width, round_up(n_keys, 32), 0);
     put(d_qkv + first * 3 * c, 3 * c, d_q, at.d, n, d, NULL);
@@ -211,8 +249,6 @@ static void backward_head(dip_bf16 *d_qkv, const dip_bf16 *d_out, const dip_bf16
     tile_rows(k, at.d, qkv + c, row, length, padded, d);
     tile_rows(v, at.d, qkv + 2 * c, row, length, padded, d);
     tile_pairs((void *)(scratch + at.k_pairs), k, padded, at.d);
-    memset(d_k, 0, (size_t)(padded * at.d) * sizeof *d_k);
-    memset(d_v, 0, (size_t)(padded * at.d) * sizeof *d_v);
 
     const int64_t step = length <= MAX_BLOCK ? MAX_BLOCK : 64;
     for (int64_t first = 0; first < length; first += step)

@@ -15,10 +15,10 @@ enum { MAX_BLOCK = 96, STRIP = 32 };
 
 /* Element offsets are bytes from the start of a thread's part. */
 typedef struct tile_layout {
-    int64_t d, keys; /* D and L rounded up to 32 */
-    size_t q, k, v, k_pairs, d_k, d_v;              /* all keys */
+    int64_t d, keys;                   /* D and L rounded up to 32 */
+    size_t q, k, v, k_pairs, d_k, d_v; /* all keys */
     size_t d_o, q_across, d_o_across, q_pairs, d_o_pairs, d_q, d_s_rows; /* a block of queries */
-    size_t s, d_p, p, d_s;                          /* a strip */
+    size_t s, d_p, p, d_s;                                               /* a strip */
     size_t n_bytes;
 } tile_layout;
 

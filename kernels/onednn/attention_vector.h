@@ -26,8 +26,10 @@ static void LOCAL(transpose)(float *out, int64_t to, const T *in, int64_t from, 
             vec x[LANES];
             for (int64_t l = 0; l < LANES; l++) {
                 const T *p = in + (i + l) * from + j;
-                if (l >= n) x[l] = vec_zero();
-                else x[l] = d - j >= LANES ? LOAD(p) : LOAD_N(p, d - j);
+                if (l >= n)
+                    x[l] = vec_zero();
+                else
+                    x[l] = d - j >= LANES ? LOAD(p) : LOAD_N(p, d - j);
             }
             vec_transpose(x);
             for (int64_t l = 0; l < LANES; l++) vec_store(out + (j + l) * to + i, x[l]);
@@ -153,10 +155,11 @@ dip_status OP(attention_forward)(dip_exec *exec, void *out, float *lse, const vo
     num_threads(threads_for(exec, shape.n_rows *c *shape.max_length / 16))
     for (int64_t task = 0; task < n_tasks; task++) {
         const int64_t b = task / shape.n_heads, h = task % shape.n_heads, first = offsets[b];
-        LOCAL(forward_head)((T *)out + first * c + h * d, lse + first * shape.n_heads + h,
-                            (const T *)qkv + first * 3 * c + h * d,
-                            (float *)exec->workspace + (size_t)omp_get_thread_num() * stride,
-                            offsets[b + 1] - first, shape);
+        LOCAL(forward_head)
+        ((T *)out + first * c + h * d, lse + first * shape.n_heads + h,
+         (const T *)qkv + first * 3 * c + h * d,
+         (float *)exec->workspace + (size_t)omp_get_thread_num() * stride, offsets[b + 1] - first,
+         shape);
     }
     return DIP_OK;
 }
@@ -217,12 +220,12 @@ dip_status OP(attention_backward)(dip_exec *exec, void *d_qkv, const void *d_out
     num_threads(threads_for(exec, shape.n_rows *c *shape.max_length / 16))
     for (int64_t task = 0; task < n_tasks; task++) {
         const int64_t b = task / shape.n_heads, h = task % shape.n_heads, first = offsets[b];
-        LOCAL(backward_head)((T *)d_qkv + first * 3 * c + h * d,
-                             (const T *)d_out + first * c + h * d,
-                             (const T *)qkv + first * 3 * c + h * d,
-                             (const T *)out + first * c + h * d, lse + first * shape.n_heads + h,
-                             (float *)exec->workspace + (size_t)omp_get_thread_num() * stride,
-                             offsets[b + 1] - first, shape);
+        LOCAL(backward_head)
+        ((T *)d_qkv + first * 3 * c + h * d, (const T *)d_out + first * c + h * d,
+         (const T *)qkv + first * 3 * c + h * d, (const T *)out + first * c + h * d,
+         lse + first * shape.n_heads + h,
+         (float *)exec->workspace + (size_t)omp_get_thread_num() * stride, offsets[b + 1] - first,
+         shape);
     }
     return DIP_OK;
 }

@@ -56,8 +56,10 @@ static void transpose_tile(float *out, const contrastive *x, int64_t first)
             vec rows[LANES];
             for (int64_t l = 0; l < LANES; l++) {
                 const float *p = x->v + (first + i + l) * embed + e;
-                if (i + l >= n_rows) rows[l] = vec_zero();
-                else rows[l] = embed - e >= LANES ? vec_load(p) : vec_load_n(p, embed - e);
+                if (i + l >= n_rows)
+                    rows[l] = vec_zero();
+                else
+                    rows[l] = embed - e >= LANES ? vec_load(p) : vec_load_n(p, embed - e);
             }
             vec_transpose(rows);
             for (int64_t l = 0; l < LANES; l++) vec_store(out + (e + l) * TILE + i, rows[l]);
@@ -72,8 +74,10 @@ static void copy_panel(float *out, const float *in, int64_t n_rows, int64_t embe
         for (int64_t j = 0; j < TILE; j += LANES) {
             const float *p = in + first + j;
             vec value = vec_zero();
-            if (n - j >= LANES) value = vec_load(p);
-            else if (n > j) value = vec_load_n(p, n - j);
+            if (n - j >= LANES)
+                value = vec_load(p);
+            else if (n > j)
+                value = vec_load_n(p, n - j);
             vec_store(out + j, value);
         }
 }
@@ -117,8 +121,8 @@ static void add_to_columns(const contrastive *x, int64_t n_rows, int64_t left)
         for (int64_t l = 0; l < LANES; l++) {
             const double before = x->col_max[j + l], now = strip_max[l];
             const double both = now > before ? now : before;
-            x->col_sum[j + l] = x->col_sum[j + l] * exp(before - both) +
-                                (double)strip_sum[l] * exp(now - both);
+            x->col_sum[j + l] =
+                x->col_sum[j + l] * exp(before - both) + (double)strip_sum[l] * exp(now - both);
             x->col_max[j + l] = (float)both;
         }
     }
@@ -157,8 +161,8 @@ static float mean_over_group(const contrastive *x, const float *row, int64_t i)
 static dip_status forward(dip_exec *exec, float *row_lse, float *col_lse, float *target,
                           const float *u, const float *v, dip_contrastive_shape shape)
 {
-    DIP_TRY(need_workspace(exec, "contrastive_forward",
-                           dip_vector_contrastive_workspace(exec, shape)));
+    DIP_TRY(
+        need_workspace(exec, "contrastive_forward", dip_vector_contrastive_workspace(exec, shape)));
     const contrastive x = contrastive_bind(exec, u, v, shape);
     const int64_t batch = shape.batch;
     for (int64_t j = 0; j < x.at.width; j++) {
@@ -201,8 +205,8 @@ static double make_gradients(const contrastive *x, const float *row_lse, const f
         const vec row_shift = vec_all(row_lse[i]);
         for (int64_t j = 0; j < TILE; j += LANES) {
             vec l = vec_load(row + j);
-            vec p = vec_add(vec_exp(vec_sub(l, row_shift)),
-                            vec_exp(vec_sub(l, vec_load(columns + j))));
+            vec p =
+                vec_add(vec_exp(vec_sub(l, row_shift)), vec_exp(vec_sub(l, vec_load(columns + j))));
             if (n_columns - j < LANES) p = vec_keep_n(p, n_columns > j ? n_columns - j : 0);
             sum = wide_add_product(sum, p, vec_max(vec_all(-FLT_MAX), l));
             vec_store(g + j, p);

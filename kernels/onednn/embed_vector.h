@@ -57,9 +57,9 @@ dip_status OP(image_embed_backward)(dip_exec *exec, void *d_patches, float *d_cl
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t t = 0; t < n_tokens; t++)
         for (int64_t i = 0; i < c; i += LOCAL(COLUMNS))
-            LOCAL(add_sum_over_images)(d_pos + t * c + i, t == 0 ? d_cls + i : NULL,
-                                       (const T *)d_out + t * c + i, stride, n_images,
-                                       smaller(LOCAL(COLUMNS), c - i));
+            LOCAL(add_sum_over_images)
+            (d_pos + t * c + i, t == 0 ? d_cls + i : NULL, (const T *)d_out + t * c + i, stride,
+             n_images, smaller(LOCAL(COLUMNS), c - i));
     return DIP_OK;
 }
 
@@ -70,8 +70,9 @@ dip_status OP(text_embed_forward)(dip_exec *exec, void *out, const int32_t *toke
 #pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
     for (int64_t b = 0; b < n_sequences; b++)
         for (int64_t n = offsets[b]; n < offsets[b + 1]; n++)
-            LOCAL(add_rows)((T *)out + n * c, (const T *)table + tokens[n] * c,
-                            (const T *)pos + (n - offsets[b]) * c, c);
+            LOCAL(add_rows)
+            ((T *)out + n * c, (const T *)table + tokens[n] * c,
+             (const T *)pos + (n - offsets[b]) * c, c);
     return DIP_OK;
 }
 
@@ -104,8 +105,9 @@ dip_status OP(text_embed_backward)(dip_exec *exec, float *d_table, float *d_pos,
         const int64_t i = part * share, n_columns = smaller(share, c - i);
         for (int64_t b = 0; b < n_sequences && n_columns > 0; b++)
             for (int64_t n = offsets[b]; n < offsets[b + 1]; n++)
-                LOCAL(add_to_two)(d_table + tokens[n] * c + i, d_pos + (n - offsets[b]) * c + i,
-                                  (const T *)d_out + n * c + i, n_columns);
+                LOCAL(add_to_two)
+                (d_table + tokens[n] * c + i, d_pos + (n - offsets[b]) * c + i,
+                 (const T *)d_out + n * c + i, n_columns);
     }
     return DIP_OK;
 }

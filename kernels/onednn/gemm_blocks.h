@@ -95,7 +95,8 @@ typedef struct dip_gemm_panel {
     size_t step_bytes; /* between blocks along K */
 } dip_gemm_panel;
 
-/* c (rows c_ld floats apart) = or += the product of n_steps blocks; runs `pending`, if any. */
+/* c (rows c_ld floats apart) = or += the product of n_steps blocks. `pending`, if any, is
+ * completed before c is written: it may wait for the same block. */
 typedef void dip_gemm_kernel_fn(float *c, int64_t c_ld, bool accumulate, const dip_gemm_panel *a,
                                 const uint8_t *b, int64_t n_steps, dip_gemm_pending *pending);
 dip_gemm_kernel_fn dip_gemm_kernel_tiles_bf16, dip_gemm_kernel_tiles_split,

@@ -1,11 +1,12 @@
 /* out = epilogue(A B) over all rows: forward and backward_input.
  *
  * B (weights) is packed once a call. Work is cut into items of a few row blocks by a panel of
- * columns that fits the second-level cache; within an item every row block meets every column
- * block of the panel, its rows of A staying in the first-level cache. The epilogue of a block
+ * columns that fits the second-level cache. Within an item everything serves to keep A in the
+ * first-level cache while the panel of B streams by: a long K is cut into chunks (sums wait in
+ * the thread's C blocks), and of a short K two row blocks go together. The epilogue of a block
  * runs while the next one is multiplied.
  *
- * Workspace: [packed B][bias as float][per thread: two C blocks, a row of A blocks] */
+ * Workspace: [packed B][bias as float][per thread: C blocks, rows of A blocks] */
 #include "kernels/onednn/gemm_blocks.h"
 
 #include <immintrin.h>
@@ -14,14 +15,22 @@
 
 enum {
     PANEL_BYTES = 5 << 18,   /* of packed B that one pass over the rows uses */
+    CHUNK_STEPS = 12,        /* of bf16 along K: 24 KiB of A */
+    GROUP_BYTES = 24 << 10,  /* of A that go together when K is short */
+    MAX_GROUP = 2,           /* row blocks */
     MAX_ITEM_BLOCKS = 4,     /* row blocks a thread takes at a time, */
     MIN_ITEMS_PER_THREAD = 8 /* less if there are few */
 };
 
 typedef struct layout {
-    int64_t n_blocks, n_steps;
+    int64_t n_blocks, n_steps;         /* along N and K */
+    int64_t n_panels, panel_blocks;    /* along N */
+    int64_t n_chunks, chunk_steps;     /* along K */
+    int64_t group;                     /* row blocks that go together */
     size_t b_bytes, bias_bytes, a_bytes, c_bytes, thread_bytes;
 } layout;
+
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static layout layout_of(int n_planes, int64_t n, int64_t k)
 {
@@ -29,8 +38,21 @@ static layout layout_of(int n_planes, int64_t n, int64_t k)
     l.a_bytes = (size_t)l.n_steps * (size_t)n_planes * GEMM_BLOCK_BYTES;
     l.b_bytes = (size_t)l.n_blocks * l.a_bytes;
     l.bias_bytes = dip_gemm_round_up((size_t)l.n_blocks * GEMM_BLOCK * sizeof(float));
-    l.c_bytes = GEMM_BLOCK * GEMM_BLOCK * sizeof(float);
-    l.thread_bytes = 2 * l.c_bytes + l.a_bytes;
+
+    l.n_panels = divide_up((int64_t)l.b_bytes, PANEL_BYTES);
+    l.panel_blocks = l.n_panels > 0 ? divide_up(l.n_blocks, l.n_panels) : 0;
+    if (l.n_panels > 0) l.n_panels = divide_up(l.n_blocks, l.panel_blocks);
+
+    /* The six products of split floats reuse what they load: they need no chunks. */
+    l.n_chunks = n_planes == 1 && l.n_steps > CHUNK_STEPS ? divide_up(l.n_steps, CHUNK_STEPS) : 1;
+    l.chunk_steps = divide_up(l.n_steps, l.n_chunks);
+    l.group = l.a_bytes > 0 && l.n_chunks == 1 ? GROUP_BYTES / (int64_t)l.a_bytes : 1;
+    if (l.group < 1) l.group = 1;
+    if (l.group > MAX_GROUP) l.group = MAX_GROUP;
+
+    int64_t c_blocks = l.n_chunks > 1 ? l.panel_blocks : 1;
+    l.c_bytes = (size_t)c_blocks * GEMM_BLOCK * GEMM_BLOCK * sizeof(float);
+    l.thread_bytes = l.c_bytes + (size_t)l.group * l.a_bytes;
     return l;
 }
 
@@ -97,12 +119,14 @@ static dip_gemm_panel a_panel(const dip_gemm_method *method, const dip_gemm_rows
     return (dip_gemm_panel){packed, 64, GEMM_TILE_BYTES, step_bytes};
 }
 
-/* Ask for part `index` of `n_parts` of the row block after this one. */
+/* Ask for part `index` of `n_parts` of the n_blocks row blocks from `row` on. */
 static void prefetch_rows(const dip_gemm_method *method, const dip_gemm_rows_job *job, int64_t row,
-                          int64_t index, int64_t n_parts)
+                          int64_t n_blocks, int64_t index, int64_t n_parts)
 {
     size_t row_bytes = (size_t)job->k * element_bytes(method);
-    size_t n_bytes = (size_t)at_most_block(job->m - row) * row_bytes;
+    int64_t n_rows = n_blocks * GEMM_BLOCK;
+    if (n_rows > job->m - row) n_rows = job->m - row;
+    size_t n_bytes = (size_t)n_rows * row_bytes;
     size_t part = (n_bytes / (size_t)n_parts + 63) & ~(size_t)63;
     const char *a = (const char *)job->a + (size_t)row * row_bytes;
     size_t begin = (size_t)index * part, end = begin + part < n_bytes ? begin + part : n_bytes;
@@ -113,31 +137,62 @@ typedef struct range {
     int64_t begin, end; /* blocks */
 } range;
 
-static void multiply_item(const dip_gemm_method *method, const dip_gemm_rows_job *job,
-                          const layout *l, const dip_gemm_epilogue *epilogue,
-                          const uint8_t *packed_b, uint8_t *scratch, range rows, range cols)
+typedef struct item_context {
+    const dip_gemm_method *method;
+    const dip_gemm_rows_job *job;
+    const layout *l;
+    const dip_gemm_epilogue *epilogue;
+    const uint8_t *packed_b;
+    float *c;          /* this thread's */
+    uint8_t *packed_a; /* this thread's */
+} item_context;
+
+/* One C block by one chunk of K; after the last chunk its epilogue becomes the pending one. */
+static void multiply_block(const item_context *x, dip_gemm_pending *pending, float *c,
+                           const dip_gemm_panel *a, int64_t row, int64_t block, int64_t chunk)
 {
-    float *c = (float *)(void *)scratch;
-    dip_gemm_pending pending = {.epilogue = epilogue};
-    int turn = 0;
-    for (int64_t i = rows.begin; i < rows.end; i++) {
-        int64_t row = i * GEMM_BLOCK;
-        dip_gemm_panel a = a_panel(method, job, l, scratch + 2 * l->c_bytes, row);
-        for (int64_t j = cols.begin; j < cols.end; j++) {
-            float *block = c + turn * GEMM_BLOCK * GEMM_BLOCK;
-            if (row + GEMM_BLOCK < job->m)
-                prefetch_rows(method, job, row + GEMM_BLOCK, j - cols.begin, cols.end - cols.begin);
-            int n_rows = at_most_block(job->m - row), n_cols = at_most_block(job->n - j * GEMM_BLOCK);
-            method->kernel(block, GEMM_BLOCK, false, &a, packed_b + (size_t)j * l->a_bytes,
-                           l->n_steps, &pending);
-            dip_gemm_pending_run(&pending, GEMM_BLOCK);
-            pending.c = block;
-            pending.row = row;
-            pending.col = j * GEMM_BLOCK;
-            pending.n_rows = n_rows;
-            pending.n_cols = n_cols;
-            pending.n_done = 0;
-            turn = !turn;
+    const layout *l = x->l;
+    int64_t step = chunk * l->chunk_steps;
+    int64_t n_steps = l->n_steps - step < l->chunk_steps ? l->n_steps - step : l->chunk_steps;
+    size_t step_bytes = (size_t)x->method->n_planes * GEMM_BLOCK_BYTES;
+    dip_gemm_panel from = *a;
+    from.base += (size_t)step * a->step_bytes;
+    x->method->kernel(c, GEMM_BLOCK, chunk > 0, &from,
+                      x->packed_b + (size_t)block * l->a_bytes + (size_t)step * step_bytes, n_steps,
+                      pending);
+    if (chunk + 1 < l->n_chunks) return;
+    *pending = (dip_gemm_pending){
+        .epilogue = x->epilogue,
+        .c = c,
+        .row = row,
+        .col = block * GEMM_BLOCK,
+        .n_rows = at_most_block(x->job->m - row),
+        .n_cols = at_most_block(x->job->n - block * GEMM_BLOCK),
+    };
+}
+
+static void multiply_item(const item_context *x, range rows, range cols)
+{
+    const layout *l = x->l;
+    const int64_t n_cols = cols.end - cols.begin;
+    dip_gemm_pending pending = {.epilogue = x->epilogue};
+    for (int64_t first = rows.begin; first < rows.end; first += l->group) {
+        int64_t n_group = rows.end - first < l->group ? rows.end - first : l->group;
+        int64_t next_row = (first + n_group) * GEMM_BLOCK;
+        dip_gemm_panel a[MAX_GROUP];
+        for (int64_t i = 0; i < n_group; i++)
+            a[i] = a_panel(x->method, x->job, l, x->packed_a + (size_t)i * l->a_bytes,
+                           (first + i) * GEMM_BLOCK);
+        for (int64_t chunk = 0; chunk < l->n_chunks; chunk++) {
+            for (int64_t j = 0; j < n_cols; j++) {
+                float *c = x->c + (l->n_chunks > 1 ? j : 0) * GEMM_BLOCK * GEMM_BLOCK;
+                if (next_row < x->job->m)
+                    prefetch_rows(x->method, x->job, next_row, n_group, chunk * n_cols + j,
+                                  l->n_chunks * n_cols);
+                for (int64_t i = 0; i < n_group; i++)
+                    multiply_block(x, &pending, c, &a[i], (first + i) * GEMM_BLOCK, cols.begin + j,
+                                   chunk);
+            }
         }
     }
     dip_gemm_pending_run(&pending, GEMM_BLOCK);
@@ -159,31 +214,36 @@ void dip_gemm_rows(const dip_gemm_method *method, const dip_gemm_rows_job *job)
         .ld = job->n,
     };
     int64_t m_blocks = dip_gemm_n_blocks(job->m);
-    int64_t n_panels = (int64_t)((l.b_bytes + PANEL_BYTES - 1) / PANEL_BYTES);
-    if (n_panels < 1) n_panels = 1;
-    int64_t panel_blocks = (l.n_blocks + n_panels - 1) / n_panels;
-    n_panels = (l.n_blocks + panel_blocks - 1) / panel_blocks;
-    int64_t item_blocks = n_panels * m_blocks / (MIN_ITEMS_PER_THREAD * job->n_threads);
+    int64_t item_blocks = l.n_panels * m_blocks / (MIN_ITEMS_PER_THREAD * job->n_threads);
     if (item_blocks < 1) item_blocks = 1;
     if (item_blocks > MAX_ITEM_BLOCKS) item_blocks = MAX_ITEM_BLOCKS;
-    int64_t items_per_panel = (m_blocks + item_blocks - 1) / item_blocks;
+    int64_t items_per_panel = divide_up(m_blocks, item_blocks);
 
     widen_bias(bias, method, job, &l);
 #pragma omp parallel num_threads(job->n_threads)
     {
         uint8_t *scratch = threads + (size_t)omp_get_thread_num() * l.thread_bytes;
+        const item_context context = {
+            .method = method,
+            .job = job,
+            .l = &l,
+            .epilogue = &epilogue,
+            .packed_b = packed_b,
+            .c = (float *)(void *)scratch,
+            .packed_a = scratch + l.c_bytes,
+        };
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < l.n_blocks; block++)
             pack_b_block(method, job, &l, packed_b, block);
         if (method->thread_begin != NULL) method->thread_begin();
 #pragma omp for schedule(dynamic) nowait
-        for (int64_t item = 0; item < n_panels * items_per_panel; item++) {
+        for (int64_t item = 0; item < l.n_panels * items_per_panel; item++) {
             range rows = {item % items_per_panel * item_blocks, 0};
-            range cols = {item / items_per_panel * panel_blocks, 0};
+            range cols = {item / items_per_panel * l.panel_blocks, 0};
             rows.end = rows.begin + item_blocks < m_blocks ? rows.begin + item_blocks : m_blocks;
-            cols.end = cols.begin + panel_blocks < l.n_blocks ? cols.begin + panel_blocks
-                                                              : l.n_blocks;
-            multiply_item(method, job, &l, &epilogue, packed_b, scratch, rows, cols);
+            cols.end = cols.begin + l.panel_blocks < l.n_blocks ? cols.begin + l.panel_blocks
+                                                                : l.n_blocks;
+            multiply_item(&context, rows, cols);
         }
         if (method->thread_end != NULL) method->thread_end();
     }

@@ -78,7 +78,9 @@ typedef struct spread {
 static inline spread spread_over(dip_gemm_pending *pending, int64_t n_places)
 {
     spread s = {pending, 0, n_places, 0};
-    if (pending != NULL) s.n_pairs = (pending->n_rows - pending->n_done + 1) / 2;
+    if (pending == NULL) return s;
+    if (n_places == 0) dip_gemm_pending_run(pending, GEMM_BLOCK);
+    s.n_pairs = (pending->n_rows - pending->n_done + 1) / 2;
     return s;
 }
 

@@ -16,10 +16,8 @@ static const struct {
     const char *word; /* of DIPTYCH_CPU_ISA */
     const char *name; /* for people */
 } levels[] = {
-    [DIP_ISA_BASE] = {"base", "x86-64"},
-    [DIP_ISA_AVX2] = {"avx2", "avx2"},
-    [DIP_ISA_AVX512] = {"avx512", "avx512"},
-    [DIP_ISA_AVX512_BF16] = {"avx512bf16", "avx512-bf16"},
+    [DIP_ISA_BASE] = {"base", "x86-64"},     [DIP_ISA_AVX2] = {"avx2", "avx2"},
+    [DIP_ISA_AVX512] = {"avx512", "avx512"}, [DIP_ISA_AVX512_BF16] = {"avx512bf16", "avx512-bf16"},
     [DIP_ISA_AMX] = {"amx", "amx-bf16"},
 };
 
@@ -34,7 +32,10 @@ static uint64_t enabled_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-static int has(uint64_t value, uint64_t bits) { return (value & bits) == bits; }
+static int has(uint64_t value, uint64_t bits)
+{
+    return (value & bits) == bits;
+}
 
 static dip_cpu_isa_level detect_cpu(void)
 {
@@ -84,6 +85,12 @@ const char *dip_cpu_isa_unknown_word(void)
     return unknown_word[0] != '\0' ? unknown_word : NULL;
 }
 
-const char *dip_cpu_isa_name(void) { return levels[dip_cpu_isa()].name; }
+const char *dip_cpu_isa_name(void)
+{
+    return levels[dip_cpu_isa()].name;
+}
 
-int dip_cpu_has_fast_bf16(void) { return dip_cpu_isa() >= DIP_ISA_AVX512_BF16; }
+int dip_cpu_has_fast_bf16(void)
+{
+    return dip_cpu_isa() >= DIP_ISA_AVX512_BF16;
+}

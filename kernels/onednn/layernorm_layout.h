@@ -9,6 +9,9 @@
 enum { BLOCK_ROWS = 128 };
 
 /* Floats from one block's sums to the next's. */
-static inline int64_t partials_stride(int64_t c) { return 2 * ((c + 15) / 16 * 16); }
+static inline int64_t partials_stride(int64_t c)
+{
+    return 2 * ((c + 15) / 16 * 16);
+}
 
 #endif

@@ -11,7 +11,8 @@ static void add_partials(float *d_param, const float *partials, int64_t stride, 
     int64_t i = 0;
     for (; i + LANES <= c; i += LANES) {
         vec sum = vec_zero();
-        for (int64_t b = 0; b < n_blocks; b++) sum = vec_add(sum, vec_load(partials + b * stride + i));
+        for (int64_t b = 0; b < n_blocks; b++)
+            sum = vec_add(sum, vec_load(partials + b * stride + i));
         vec_store(d_param + i, vec_add(vec_load(d_param + i), sum));
     }
     for (; i < c; i++) {
@@ -63,8 +64,8 @@ dip_status OP(layernorm_forward)(dip_exec *exec, void *out, float *mean, float *
 {
 #pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
     for (int64_t n = 0; n < n_rows; n++)
-        LOCAL(row_forward)((T *)out + n * c, mean + n, rstd + n, (const T *)x + n * c, gamma, beta,
-                           eps, c);
+        LOCAL(row_forward)
+        ((T *)out + n * c, mean + n, rstd + n, (const T *)x + n * c, gamma, beta, eps, c);
     return DIP_OK;
 }
 
@@ -129,9 +130,10 @@ dip_status OP(layernorm_backward)(dip_exec *exec, void *d_x, float *d_gamma, flo
         float *block = partials + b * stride;
         memset(block, 0, (size_t)stride * sizeof *block);
         for (int64_t n = b * BLOCK_ROWS; n < smaller(n_rows, (b + 1) * BLOCK_ROWS); n++)
-            LOCAL(row_backward)((T *)d_x + n * c, block, block + stride / 2,
-                                (const T *)d_out + n * c, (const T *)x + n * c, mean[n], rstd[n],
-                                gamma, d_residual ? (const T *)d_residual + n * c : NULL, c);
+            LOCAL(row_backward)
+            ((T *)d_x + n * c, block, block + stride / 2, (const T *)d_out + n * c,
+             (const T *)x + n * c, mean[n], rstd[n], gamma,
+             d_residual ? (const T *)d_residual + n * c : NULL, c);
     }
     if (n_blocks == 0) return DIP_OK;
     add_partials(d_gamma, partials, stride, n_blocks, c);

@@ -64,11 +64,14 @@ dip_status dip_onednn_exec_init(dip_exec *exec)
 {
     const char *unknown = dip_cpu_isa_unknown_word();
     if (unknown != NULL)
-        return dip_fail(DIP_CONFIG,
-                        "DIPTYCH_CPU_ISA is \"%s\", it may be amx, avx512bf16, avx512, avx2 or base",
-                        unknown);
+        return dip_fail(
+            DIP_CONFIG,
+            "DIPTYCH_CPU_ISA is \"%s\", it may be amx, avx512bf16, avx512, avx2 or base", unknown);
     exec->state = NULL; /* the tables, the workspace and n_threads are all there is */
     return DIP_OK;
 }
 
-void dip_onednn_exec_free(dip_exec *exec) { exec->state = NULL; }
+void dip_onednn_exec_free(dip_exec *exec)
+{
+    exec->state = NULL;
+}

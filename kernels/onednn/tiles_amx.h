@@ -22,7 +22,10 @@ static inline void tiles_begin(void)
     _tile_loadconfig(&config);
 }
 
-static inline void tiles_end(void) { _tile_release(); }
+static inline void tiles_end(void)
+{
+    _tile_release();
+}
 
 static inline void tile_block(float *c, int64_t c_row, const dip_bf16 *a, int64_t a_row,
                               const uint32_t *b, int64_t b_row, int64_t k, int accumulate,
@@ -87,8 +90,7 @@ static inline void tile_rows(dip_bf16 *out, int64_t to, const dip_bf16 *in, int6
         for (; j < whole; j += 32) _mm512_store_si512(out + j, _mm512_loadu_si512(in + j));
         if (tail) _mm512_store_si512(out + j, _mm512_maskz_loadu_epi16(tail, in + j));
     }
-    if (padded_rows > n_rows)
-        memset(out, 0, (size_t)((padded_rows - n_rows) * to) * sizeof *out);
+    if (padded_rows > n_rows) memset(out, 0, (size_t)((padded_rows - n_rows) * to) * sizeof *out);
 }
 
 static inline __m512i tile_pair(__m256i even, __m256i odd)
@@ -103,8 +105,7 @@ static inline void tile_pairs(uint32_t *out, const dip_bf16 *rows, int64_t n_row
     for (int64_t i = 0; i < n_rows; i += 2, out += width)
         for (int64_t j = 0; j < width; j += 16) {
             const void *even = rows + i * width + j, *odd = rows + (i + 1) * width + j;
-            _mm512_store_si512(out + j,
-                               tile_pair(_mm256_load_si256(even), _mm256_load_si256(odd)));
+            _mm512_store_si512(out + j, tile_pair(_mm256_load_si256(even), _mm256_load_si256(odd)));
         }
 }
 
@@ -124,9 +125,10 @@ static inline void tile_across(uint32_t *out, int64_t to, const dip_bf16 *rows, 
         }
 }
 
-static inline void tile_store_bf16(dip_bf16 *out, vec x)
+/* 32 floats to bf16, 64 bytes. */
+static inline void tile_store_two(dip_bf16 *out, vec low, vec high)
 {
-    _mm256_storeu_si256((__m256i *)(void *)out, (__m256i)_mm512_cvtneps_pbh(x));
+    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
 #endif

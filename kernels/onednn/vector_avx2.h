@@ -22,18 +22,51 @@ static inline __m256i vec_mask(int64_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
-static inline vec vec_all(float x) { return _mm256_set1_ps(x); }
-static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
-static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
-static inline vec vec_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
-static inline vec vec_div(vec a, vec b) { return _mm256_div_ps(a, b); }
-static inline vec vec_sqrt(vec a) { return _mm256_sqrt_ps(a); }
-static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
-static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec vec_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+static inline vec vec_all(float x)
+{
+    return _mm256_set1_ps(x);
+}
+static inline vec vec_add(vec a, vec b)
+{
+    return _mm256_add_ps(a, b);
+}
+static inline vec vec_sub(vec a, vec b)
+{
+    return _mm256_sub_ps(a, b);
+}
+static inline vec vec_mul(vec a, vec b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline vec vec_div(vec a, vec b)
+{
+    return _mm256_div_ps(a, b);
+}
+static inline vec vec_sqrt(vec a)
+{
+    return _mm256_sqrt_ps(a);
+}
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
 
-static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
-static inline void vec_store(float *p, vec x) { _mm256_storeu_ps(p, x); }
+static inline vec vec_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline void vec_store(float *p, vec x)
+{
+    _mm256_storeu_ps(p, x);
+}
 static inline vec vec_load_n(const float *p, int64_t n)
 {
     return _mm256_maskload_ps(p, vec_mask(n));
@@ -107,11 +140,11 @@ static inline vec vec_times_power_of_2(vec x, vec n)
 {
     n = _mm256_min_ps(_mm256_max_ps(n, vec_all(-300.0f)), vec_all(300.0f));
     __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1);
-    first = _mm256_max_epi32(_mm256_min_epi32(first, _mm256_set1_epi32(127)),
-                             _mm256_set1_epi32(-126));
+    first =
+        _mm256_max_epi32(_mm256_min_epi32(first, _mm256_set1_epi32(127)), _mm256_set1_epi32(-126));
     __m256i second = _mm256_sub_epi32(whole, first), bias = _mm256_set1_epi32(127);
-    second = _mm256_max_epi32(_mm256_min_epi32(second, _mm256_set1_epi32(127)),
-                              _mm256_set1_epi32(-126));
+    second =
+        _mm256_max_epi32(_mm256_min_epi32(second, _mm256_set1_epi32(127)), _mm256_set1_epi32(-126));
     vec low = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(first, bias), 23));
     vec high = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(second, bias), 23));
     return vec_mul(vec_mul(x, low), high);

@@ -16,20 +16,56 @@ enum {
     MAX_BLOCK_VECS = 4
 };
 
-static inline __mmask16 vec_mask(int64_t n) { return (__mmask16)((1u << n) - 1); }
+static inline __mmask16 vec_mask(int64_t n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
 
-static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
-static inline vec vec_all(float x) { return _mm512_set1_ps(x); }
-static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
-static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
-static inline vec vec_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
-static inline vec vec_div(vec a, vec b) { return _mm512_div_ps(a, b); }
-static inline vec vec_sqrt(vec a) { return _mm512_sqrt_ps(a); }
-static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
-static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+static inline vec vec_all(float x)
+{
+    return _mm512_set1_ps(x);
+}
+static inline vec vec_add(vec a, vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+static inline vec vec_sub(vec a, vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+static inline vec vec_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+static inline vec vec_div(vec a, vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+static inline vec vec_sqrt(vec a)
+{
+    return _mm512_sqrt_ps(a);
+}
+static inline vec vec_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
 
-static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
-static inline void vec_store(float *p, vec x) { _mm512_storeu_ps(p, x); }
+static inline vec vec_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline void vec_store(float *p, vec x)
+{
+    _mm512_storeu_ps(p, x);
+}
 static inline vec vec_load_n(const float *p, int64_t n)
 {
     return _mm512_maskz_loadu_ps(vec_mask(n), p);
@@ -38,7 +74,10 @@ static inline void vec_store_n(float *p, vec x, int64_t n)
 {
     _mm512_mask_storeu_ps(p, vec_mask(n), x);
 }
-static inline vec vec_keep_n(vec x, int64_t n) { return _mm512_maskz_mov_ps(vec_mask(n), x); }
+static inline vec vec_keep_n(vec x, int64_t n)
+{
+    return _mm512_maskz_mov_ps(vec_mask(n), x);
+}
 
 static inline vec vec_widen(__m256i x)
 {
@@ -88,7 +127,10 @@ static inline float vec_largest(vec x)
 }
 
 /* 2^n for whole n, through every overflow and underflow, times x. */
-static inline vec vec_times_power_of_2(vec x, vec n) { return _mm512_scalef_ps(x, n); }
+static inline vec vec_times_power_of_2(vec x, vec n)
+{
+    return _mm512_scalef_ps(x, n);
+}
 static inline vec vec_round(vec x)
 {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -8,11 +8,17 @@
 
 #include "kernels/onednn/vector.h"
 
-#define OP(name)     OP_EXPANDED(ISA(name))
+#define OP(name)            OP_EXPANDED(ISA(name))
 #define OP_EXPANDED(symbol) OP_(symbol)
 
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t round_up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
+static inline int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static inline int64_t round_up(int64_t x, int64_t step)
+{
+    return (x + step - 1) / step * step;
+}
 
 /* Threads worth waking for this many values; results do not depend on it. */
 static inline int threads_for(const dip_exec *exec, int64_t n_values)

@@ -27,8 +27,8 @@ static ALWAYS_INLINE void product_block(float *c, int64_t c_row, strided a, cons
     vec sum[MAX_BLOCK_ROWS][MAX_BLOCK_VECS];
     UNROLL for (int i = 0; i < rows; i++)
     {
-        UNROLL for (int j = 0; j < vecs; j++)
-            sum[i][j] = accumulate ? vec_load(c + i * c_row + j * LANES) : vec_zero();
+        UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
+            accumulate ? vec_load(c + i * c_row + j * LANES) : vec_zero();
     }
     for (int64_t p = 0; p < k; p++) {
         vec b_p[MAX_BLOCK_VECS];
@@ -55,12 +55,23 @@ static ALWAYS_INLINE void product_rows(float *c, int64_t c_row, strided a, const
         a.at += MAX_BLOCK_ROWS * a.row;
     }
     switch (m) {
-    case 5: product_block(c, c_row, a, b, b_row, k, accumulate, 5, vecs); break;
-    case 4: product_block(c, c_row, a, b, b_row, k, accumulate, 4, vecs); break;
-    case 3: product_block(c, c_row, a, b, b_row, k, accumulate, 3, vecs); break;
-    case 2: product_block(c, c_row, a, b, b_row, k, accumulate, 2, vecs); break;
-    case 1: product_block(c, c_row, a, b, b_row, k, accumulate, 1, vecs); break;
-    default: break;
+    case 5:
+        product_block(c, c_row, a, b, b_row, k, accumulate, 5, vecs);
+        break;
+    case 4:
+        product_block(c, c_row, a, b, b_row, k, accumulate, 4, vecs);
+        break;
+    case 3:
+        product_block(c, c_row, a, b, b_row, k, accumulate, 3, vecs);
+        break;
+    case 2:
+        product_block(c, c_row, a, b, b_row, k, accumulate, 2, vecs);
+        break;
+    case 1:
+        product_block(c, c_row, a, b, b_row, k, accumulate, 1, vecs);
+        break;
+    default:
+        break;
     }
 }
 

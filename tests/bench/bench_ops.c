@@ -99,9 +99,8 @@ __attribute__((target("amx-tile,amx-bf16"))) static double tile_flops(void)
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
-    } config = {.palette = 1,
-                .row_bytes = {64, 64, 64, 64, 64, 64},
-                .rows = {16, 16, 16, 16, 16, 16}};
+    } config = {
+        .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&config);
     _tile_zero(0);
     _tile_zero(1);
@@ -162,14 +161,22 @@ static void *buffer(int i, int64_t n, dip_dtype dtype)
     for (int64_t j = 0; j < n; j++) {
         state = state * 1664525u + 1013904223u;
         float x = (float)(int32_t)state * 0x1p-31f;
-        if (dtype == DIP_F32) ((float *)bench.buffers[i])[j] = x;
-        else ((dip_bf16 *)bench.buffers[i])[j] = dip_bf16_from_float(x);
+        if (dtype == DIP_F32)
+            ((float *)bench.buffers[i])[j] = x;
+        else
+            ((dip_bf16 *)bench.buffers[i])[j] = dip_bf16_from_float(x);
     }
     return bench.buffers[i];
 }
 
-static void *tensor(int i, int64_t n) { return buffer(i, n, bench.dtype); }
-static float *floats(int i, int64_t n) { return buffer(i, n, DIP_F32); }
+static void *tensor(int i, int64_t n)
+{
+    return buffer(i, n, bench.dtype);
+}
+static float *floats(int i, int64_t n)
+{
+    return buffer(i, n, DIP_F32);
+}
 
 typedef dip_status call_fn(dip_exec *exec, const void *args);
 
@@ -187,7 +194,10 @@ static double best_seconds(dip_exec *exec, call_fn *call, const void *args, cons
     return best;
 }
 
-static int wanted(const char *op) { return strstr(op, bench.filter) != NULL; }
+static int wanted(const char *op)
+{
+    return strstr(op, bench.filter) != NULL;
+}
 
 /* `work` is bytes or FLOPs, as the limit says. */
 static void report(const char *op, const char *shape, call_fn *call, const void *args, double work,
@@ -198,7 +208,8 @@ static void report(const char *op, const char *shape, call_fn *call, const void 
            ours * 1e3, work / ours * 1e-9, by == COPY ? "GB/s" : "GFLOP/s");
     if (by == COPY || work < REFERENCE_MAX_FLOPS) /* else it takes too long to wait for */
         printf(" %7.1fx", best_seconds(&bench.reference, call, args, op, 0.2) / ours);
-    else printf(" %7s ", "-");
+    else
+        printf(" %7s ", "-");
     if (bench.limits[by] > 0.0)
         printf(" %5.1f%% of %s", 100.0 * work / ours / bench.limits[by], limit_names[by]);
     putchar('\n');
@@ -241,8 +252,12 @@ static void bench_attention(int64_t batch, int64_t length, int heads, int causal
     const int64_t rows = batch * length, c = (int64_t)heads * D;
     static int32_t offsets[MAX_BATCH + 1];
     for (int64_t b = 0; b <= batch; b++) offsets[b] = (int32_t)(b * length);
-    attention_args a = {tensor(0, rows * c), tensor(1, rows * 3 * c), tensor(2, rows * 3 * c),
-                        tensor(3, rows * c), floats(4, rows * heads), offsets,
+    attention_args a = {tensor(0, rows * c),
+                        tensor(1, rows * 3 * c),
+                        tensor(2, rows * 3 * c),
+                        tensor(3, rows * c),
+                        floats(4, rows * heads),
+                        offsets,
                         {batch, rows, length, heads, D, causal}};
     reserve(bench.cpu.ops->attention_workspace(&bench.cpu, a.shape),
             bench.reference.ops->attention_workspace(&bench.reference, a.shape));
@@ -287,10 +302,17 @@ static void bench_layernorm(int64_t n, int64_t c)
     float *statistics = floats(5, 2 * n), *d_params = floats(6, 2 * c);
     void *params = tensor(4, 2 * c);
     const size_t t = dip_dtype_bytes(bench.dtype);
-    rows_args a = {.y = tensor(0, n * c), .x = tensor(1, n * c), .gamma = params,
-                   .beta = (char *)params + (size_t)c * t, .d_y = tensor(2, n * c),
-                   .mean = statistics, .rstd = statistics + n, .d_gamma = d_params,
-                   .d_beta = d_params + c, .n = n, .c = c};
+    rows_args a = {.y = tensor(0, n * c),
+                   .x = tensor(1, n * c),
+                   .gamma = params,
+                   .beta = (char *)params + (size_t)c * t,
+                   .d_y = tensor(2, n * c),
+                   .mean = statistics,
+                   .rstd = statistics + n,
+                   .d_gamma = d_params,
+                   .d_beta = d_params + c,
+                   .n = n,
+                   .c = c};
     reserve(bench.cpu.ops->layernorm_workspace(&bench.cpu, n, c),
             bench.reference.ops->layernorm_workspace(&bench.reference, n, c));
     const double pass = (double)n * (double)c * (double)t;
@@ -331,8 +353,13 @@ static void bench_small(void)
 {
     const int64_t n = 4096, e = 512, rows = 12800, c = 384;
     const double t = (double)dip_dtype_bytes(bench.dtype);
-    rows_args a = {.x = tensor(1, n * e), .y = tensor(0, n * e), .mean = floats(2, n * e),
-                   .rstd = floats(3, n), .d_gamma = floats(4, n * e), .n = n, .c = e};
+    rows_args a = {.x = tensor(1, n * e),
+                   .y = tensor(0, n * e),
+                   .mean = floats(2, n * e),
+                   .rstd = floats(3, n),
+                   .d_gamma = floats(4, n * e),
+                   .n = n,
+                   .c = e};
     if (wanted("l2norm_forward"))
         report("l2norm_forward", "B4096 E512", l2norm_forward, &a, (double)(n * e) * (t + 4), COPY);
     if (wanted("l2norm_backward"))
@@ -340,8 +367,8 @@ static void bench_small(void)
                COPY);
     static int32_t index[256];
     for (int i = 0; i < 256; i++) index[i] = i * 50;
-    rows_args r = {.x = tensor(1, rows * c), .y = tensor(0, rows / 50 * c), .index = index,
-                   .n = rows, .c = c};
+    rows_args r = {
+        .x = tensor(1, rows * c), .y = tensor(0, rows / 50 * c), .index = index, .n = rows, .c = c};
     if (wanted("rows_gather"))
         report("rows_gather", "N12800 B256 C384", rows_gather, &r, (double)(rows / 50 * c) * 2 * t,
                COPY);
@@ -372,9 +399,14 @@ static void bench_contrastive(int64_t batch, int64_t embed)
 {
     if (!wanted("contrastive_forward") && !wanted("contrastive_backward")) return;
     float *each = floats(4, 3 * batch);
-    contrastive_args a = {floats(0, batch * embed), floats(1, batch * embed),
-                          floats(2, batch * embed), floats(3, batch * embed), each, each + batch,
-                          each + 2 * batch, {batch, embed, NULL, DIP_DUP_NEGATIVE, 100.0f}};
+    contrastive_args a = {floats(0, batch * embed),
+                          floats(1, batch * embed),
+                          floats(2, batch * embed),
+                          floats(3, batch * embed),
+                          each,
+                          each + batch,
+                          each + 2 * batch,
+                          {batch, embed, NULL, DIP_DUP_NEGATIVE, 100.0f}};
     const float unit = sqrtf(3.0f / (float)embed); /* uniform in -1..1 has a variance of 1/3 */
     for (int64_t i = 0; i < batch * embed; i++) {
         a.u[i] *= unit;
@@ -437,7 +469,8 @@ static void bench_streams(void)
         const char *op;
         call_fn *call;
         double float_passes, t_passes;
-    } rows[] = {{"adamw", adamw, 7.0, 1.0}, {"ema", ema, 3.0, 0.0},
+    } rows[] = {{"adamw", adamw, 7.0, 1.0},
+                {"ema", ema, 3.0, 0.0},
                 {"sum_of_squares", sum_of_squares, 1.0, 0.0},
                 {"cast_from_float", cast_from_float, 1.0, 1.0},
                 {"cast_to_float", cast_to_float, 1.0, 1.0}};

@@ -3,7 +3,7 @@
 
     shard_make.py OUTPUT_FOLDER
 
-The files came from Python 3.11.7's tarfile and webdataset 1.0.2 (with Pillow-free members, so
+The files came from Python 3.11.7's tarfile and webdataset 1.0.2 (members written as they are, so
 that the bytes are the members' own). Each line of shard_expected.txt is
     FILE <tab> MEMBER NAME <tab> SIZE <tab> CRC-32 of the bytes
 as tarfile reads the file back.
@@ -98,3 +98,10 @@ with open(os.path.join(out, "shard_expected.txt"), "w", encoding="utf-8") as f:
                     data = tar.extractfile(info).read()
                     print("shard_%s.tar\t%s\t%d\t%08x" % (name, info.name, len(data),
                                                           zlib.crc32(data)), file=f)
+
+# A whole PNG and a whole JPEG of one grey pixel (Pillow 13.0.0), for the command's test.
+from PIL import Image  # noqa: E402
+
+pixel = Image.new("L", (1, 1), 77)
+pixel.save(os.path.join(out, "shard_pixel.png"), optimize=True)
+pixel.save(os.path.join(out, "shard_pixel.jpg"), quality=50, optimize=True)

@@ -206,8 +206,8 @@ static void test_against_brute_force(void **state)
         brute b = brute_force(images, n, texts, owner, n_texts, E);
         for (int n_threads = 1; n_threads <= 4; n_threads++) {
             dip_recall r;
-            assert_int_equal(
-                dip_recall_compute(&r, images, n, texts, owner, n_texts, E, n_threads), DIP_OK);
+            assert_int_equal(dip_recall_compute(&r, images, n, texts, owner, n_texts, E, n_threads),
+                             DIP_OK);
             for (int k = 0; k < 3; k++) {
                 assert_true(r.text_to_image.recall[k] == b.t2i_hits[k] / (double)n_texts);
                 assert_true(r.image_to_text.recall[k] == b.i2t_hits[k] / (double)n);
@@ -291,7 +291,8 @@ static void test_classifier_in_groups(void **state)
         const dip_string_list alone = {&names[i], 1};
         assert_int_equal(dip_classifier_build(&single[2 * i], &alone, &templates, letters, NULL, 2),
                          DIP_OK);
-        for (int e = 0; e < 2; e++) assert_true(fabsf(single[2 * i + e] - grouped[2 * i + e]) < 1e-6f);
+        for (int e = 0; e < 2; e++)
+            assert_true(fabsf(single[2 * i + e] - grouped[2 * i + e]) < 1e-6f);
         free(names[i]);
     }
     free(grouped);
@@ -381,7 +382,11 @@ static void test_text_files(void **state)
 {
     (void)state;
     dip_string_list list;
-    assert_int_equal(READ(&list, "\xef\xbb\xbf" "cat\r\n\n  \r\nhot dog\nm\xc3\xb6we", false), DIP_OK);
+    assert_int_equal(READ(&list,
+                          "\xef\xbb\xbf"
+                          "cat\r\n\n  \r\nhot dog\nm\xc3\xb6we",
+                          false),
+                     DIP_OK);
     assert_int_equal(list.n_items, 3);
     assert_string_equal(list.items[0], "cat");
     assert_string_equal(list.items[1], "hot dog");

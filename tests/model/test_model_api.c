@@ -104,8 +104,10 @@ static void test_equals_open_clip(void **state)
         const char *device, *precision;
         float tolerance;
     } ways[] = {
-        {"reference", "fp32", 5e-6f}, {"cpu", "fp32", 5e-6f},
-        {"reference", "bf16", 3e-2f}, {"cpu", "bf16", 3e-2f},
+        {"reference", "fp32", 5e-6f},
+        {"cpu", "fp32", 5e-6f},
+        {"reference", "bf16", 3e-2f},
+        {"cpu", "bf16", 3e-2f},
     };
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         float tolerance = ways[w].tolerance, rows[N_TEXTS][E];
@@ -122,9 +124,9 @@ static void test_equals_open_clip(void **state)
         for (int i = 0; i < N_IMAGES; i++)
             assert_int_equal(dip_file_read(&data[i], &n_bytes[i], paths[i], 1 << 20), DIP_OK);
         memset(rows, 0, sizeof rows);
-        assert_int_equal(dip_model_encode_images(model, rows[0], (const void *const *)data, n_bytes,
-                                                 N_IMAGES),
-                         DIP_OK);
+        assert_int_equal(
+            dip_model_encode_images(model, rows[0], (const void *const *)data, n_bytes, N_IMAGES),
+            DIP_OK);
         assert_close(rows[0], expected.images[0], N_IMAGES, tolerance);
 
         dip_image_decoder *decoder; /* the first image has the model's size */
@@ -143,9 +145,9 @@ static void test_equals_open_clip(void **state)
         assert_int_equal(dip_model_encode_texts(model, rows[0], texts, N_TEXTS), DIP_OK);
         assert_close(rows[0], expected.features[0], N_TEXTS, tolerance);
         memset(rows, 0, sizeof rows);
-        assert_int_equal(dip_model_encode_tokens(model, rows[0], expected.tokens, expected.offsets,
-                                                 N_TEXTS),
-                         DIP_OK);
+        assert_int_equal(
+            dip_model_encode_tokens(model, rows[0], expected.tokens, expected.offsets, N_TEXTS),
+            DIP_OK);
         assert_close(rows[0], expected.features[0], N_TEXTS, tolerance);
         dip_model_close(model);
     }
@@ -184,9 +186,9 @@ static void test_chunks_and_threads(void **state)
             assert_int_equal(dip_model_encode_texts(model, rows[0], texts, N_TEXTS), DIP_OK);
             assert_close(rows[0], expected.features[0], N_TEXTS, 5e-6f);
             memset(rows, 0, sizeof rows);
-            assert_int_equal(dip_model_encode_tokens(model, rows[0], expected.tokens,
-                                                     expected.offsets, N_TEXTS),
-                             DIP_OK);
+            assert_int_equal(
+                dip_model_encode_tokens(model, rows[0], expected.tokens, expected.offsets, N_TEXTS),
+                DIP_OK);
             assert_close(rows[0], expected.features[0], N_TEXTS, 5e-6f);
             assert_int_equal(dip_model_encode_image_files(model, NULL, NULL, 0), DIP_OK);
             assert_int_equal(dip_model_encode_images(model, NULL, NULL, NULL, 0), DIP_OK);
@@ -260,8 +262,11 @@ static void test_bad_inputs(void **state)
 static void test_bad_options(void **state)
 {
     (void)state;
-    const dip_model_options bad[] = {{.precision = "fp8"}, {.device = "abacus"}, {.max_batch = -1},
-                                     {.n_threads = -1},    {.max_batch = 1 << 30}};
+    const dip_model_options bad[] = {{.precision = "fp8"},
+                                     {.device = "abacus"},
+                                     {.max_batch = -1},
+                                     {.n_threads = -1},
+                                     {.max_batch = 1 << 30}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         dip_model *model;
         assert_int_equal(dip_model_open(&model, GOLDEN, &bad[i]), DIP_CONFIG);
@@ -392,14 +397,16 @@ static void test_write_folder(void **state)
     assert_int_equal(dip_folder_write(out, &clip, values, tokenizer, false), DIP_CONFIG);
     ASSERT_SAYS("exists");
     assert_int_equal(dip_file_write(SCRATCH "/exported/stale", "x", 1), DIP_OK);
-    assert_int_equal(dip_folder_write(SCRATCH "/exported/", &clip, values, tokenizer, true), DIP_OK);
+    assert_int_equal(dip_folder_write(SCRATCH "/exported/", &clip, values, tokenizer, true),
+                     DIP_OK);
     assert_false(dip_path_exists(SCRATCH "/exported/stale"));
     encode_one(row, out, 0);
     assert_close(row, expected.features[0], 1, 5e-6f);
 
     /* Never in the place of something else. */
     assert_int_equal(dip_file_write(SCRATCH "/a_file", "x", 1), DIP_OK);
-    assert_int_equal(dip_folder_write(SCRATCH "/a_file", &clip, values, tokenizer, true), DIP_CONFIG);
+    assert_int_equal(dip_folder_write(SCRATCH "/a_file", &clip, values, tokenizer, true),
+                     DIP_CONFIG);
     assert_int_equal(dip_folder_write(SCRATCH, &clip, values, tokenizer, true), DIP_CONFIG);
     ASSERT_SAYS("holds no model");
     assert_int_equal(dip_file_write(SCRATCH "/exported/trainer.json", "{}", 2), DIP_OK);
@@ -420,14 +427,10 @@ static void test_write_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_open_clip),
-        cmocka_unit_test(test_queries),
-        cmocka_unit_test(test_chunks_and_threads),
-        cmocka_unit_test(test_bad_inputs),
-        cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_bad_folders),
-        cmocka_unit_test(test_run_folders_and_links),
-        cmocka_unit_test(test_averaged_weights),
+        cmocka_unit_test(test_equals_open_clip),      cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_chunks_and_threads),    cmocka_unit_test(test_bad_inputs),
+        cmocka_unit_test(test_bad_options),           cmocka_unit_test(test_bad_folders),
+        cmocka_unit_test(test_run_folders_and_links), cmocka_unit_test(test_averaged_weights),
         cmocka_unit_test(test_write_folder),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -17,8 +17,7 @@ static void check_same(size_t n_rows, size_t n_columns)
 {
     float *values = malloc((n_rows * n_columns + 1) * sizeof *values);
     for (size_t i = 0; i < n_rows; i++)
-        for (size_t j = 0; j < n_columns; j++)
-            values[i * n_columns + j] = (float)i - (float)j / 4;
+        for (size_t j = 0; j < n_columns; j++) values[i * n_columns + j] = (float)i - (float)j / 4;
     char *golden =
         dip_format("%s/tests/golden/npy_%zux%zu.npy", TEST_SOURCE_DIR, n_rows, n_columns);
     assert_int_equal(dip_npy_write(SCRATCH "/out.npy", values, n_rows, n_columns), DIP_OK);
