@@ -20,7 +20,7 @@ typedef struct axis {
     int32_t *weights;
     int16_t *packed;
     double *exact; /* weights of one output before rounding */
-    size_t taps_capacity, weights_capacity, exact_capacity;
+    size_t taps_capacity, weights_capacity, packed_capacity, exact_capacity;
 } axis;
 
 struct dip_resizer {
@@ -74,18 +74,20 @@ void dip_resizer_close(dip_resizer *resizer)
     free(resizer);
 }
 
-/* Make room for n items; what was there is lost. */
-static dip_status reserve(void *pointer, size_t *capacity, size_t n, size_t item_bytes)
+/* Memory for n items: the old one if it is large enough, else new (what was there is lost). NULL
+ * when there is none. */
+static void *room_for(void *old, size_t *capacity, size_t n, size_t item_bytes)
 {
-    void **memory = pointer;
-    if (n <= *capacity) return DIP_OK;
-    free(*memory);
-    *memory = calloc(n, item_bytes);
-    *capacity = *memory ? n : 0;
-    if (!*memory)
-        return dip_fail(DIP_NOMEM, "not enough memory to resize an image: %zu x %zu bytes", n,
-                        item_bytes);
-    return DIP_OK;
+    if (old && n <= *capacity) return old;
+    free(old);
+    void *fresh = calloc(n, item_bytes);
+    *capacity = fresh ? n : 0;
+    return fresh;
+}
+
+static dip_status no_memory(void)
+{
+    return dip_fail(DIP_NOMEM, "not enough memory to resize an image");
 }
 
 /* Keys' cubic convolution with a = -1/2, and the triangle. */
@@ -99,11 +101,13 @@ static double kernel_value(dip_filter filter, double t)
 }
 
 /* The weights of one output, whose centre lies at `centre` on the source axis. */
-static void fill_taps(axis *a, int64_t i, double scale, double stretch, double support)
+static void fill_taps(axis *a, int i, size_t stride, double scale, double stretch, double support)
 {
     dip_taps *taps = &a->taps[i];
-    int32_t *weights = (int32_t *)taps->weights;
-    int16_t *packed = (int16_t *)taps->packed;
+    int32_t *weights = a->weights + stride * (size_t)i;
+    int16_t *packed = a->packed + 2 * stride * (size_t)i;
+    taps->weights = weights;
+    taps->packed = packed;
     double centre = ((double)(a->first + i) + 0.5) * scale, total = 0.0;
     int64_t low = (int64_t)(centre - support + 0.5), high = (int64_t)(centre + support + 0.5);
     if (low < 0) low = 0;
@@ -138,33 +142,17 @@ static dip_status axis_prepare(axis *a, dip_filter filter, int64_t in, int64_t o
     size_t stride = (n_taps + DIP_RESIZE_GROUP - 1) / DIP_RESIZE_GROUP * DIP_RESIZE_GROUP;
     size_t n_weights = stride * (size_t)n;
     a->n = 0;
-    if (n_weights > a->weights_capacity) {
-        size_t packed_capacity = 0;
-        a->weights_capacity = 0;
-        free(a->packed);
-        a->packed = NULL;
-        DIP_TRY(reserve(&a->packed, &packed_capacity, n_weights * 2, sizeof *a->packed));
-        DIP_TRY(reserve(&a->weights, &a->weights_capacity, n_weights, sizeof *a->weights));
-    }
-    DIP_TRY(reserve(&a->taps, &a->taps_capacity, (size_t)n, sizeof *a->taps));
-    DIP_TRY(reserve(&a->exact, &a->exact_capacity, stride, sizeof *a->exact));
-    *a = (axis){.filter = filter,
-                .in = in,
-                .out = out,
-                .first = first,
-                .n = n,
-                .taps = a->taps,
-                .weights = a->weights,
-                .packed = a->packed,
-                .exact = a->exact,
-                .taps_capacity = a->taps_capacity,
-                .weights_capacity = a->weights_capacity,
-                .exact_capacity = a->exact_capacity};
-    for (int i = 0; i < n; i++) {
-        a->taps[i].weights = a->weights + stride * (size_t)i;
-        a->taps[i].packed = a->packed + 2 * stride * (size_t)i;
-        fill_taps(a, i, scale, 1.0 / reduction, support);
-    }
+    a->taps = room_for(a->taps, &a->taps_capacity, (size_t)n, sizeof *a->taps);
+    a->weights = room_for(a->weights, &a->weights_capacity, n_weights, sizeof *a->weights);
+    a->packed = room_for(a->packed, &a->packed_capacity, 2 * n_weights, sizeof *a->packed);
+    a->exact = room_for(a->exact, &a->exact_capacity, n_taps, sizeof *a->exact);
+    if (!a->taps || !a->weights || !a->packed || !a->exact) return no_memory();
+    a->filter = filter;
+    a->in = in;
+    a->out = out;
+    a->first = first;
+    for (int i = 0; i < n; i++) fill_taps(a, i, stride, scale, 1.0 / reduction, support);
+    a->n = n;
     return DIP_OK;
 }
 
@@ -228,11 +216,13 @@ static dip_status resize_both(dip_resizer *resizer, uint8_t *out, const uint8_t 
 {
     const axis *y_axis = &resizer->y;
     size_t out_stride = 3 * (size_t)q->w, row_bytes = 3 * (size_t)q->box.width;
-    DIP_TRY(
-        reserve(&resizer->edge, &resizer->edge_capacity, 4 * (row_bytes + DIP_RESIZE_OVERREAD), 1));
+    resizer->edge =
+        room_for(resizer->edge, &resizer->edge_capacity, 4 * (row_bytes + DIP_RESIZE_OVERREAD), 1);
+    if (!resizer->edge) return no_memory();
     if (vertical_first(q)) {
         size_t stride = row_bytes + DIP_RESIZE_OVERREAD, n_bytes = stride * (size_t)q->h;
-        DIP_TRY(reserve(&resizer->temp, &resizer->temp_capacity, n_bytes, 1));
+        resizer->temp = room_for(resizer->temp, &resizer->temp_capacity, n_bytes, 1);
+        if (!resizer->temp) return no_memory();
         for (int y = 0; y < q->h; y++)
             resizer->kernels->vertical(resizer->temp + (size_t)y * stride, src, src_stride,
                                        row_bytes, &y_axis->taps[y]);
@@ -245,7 +235,9 @@ static dip_status resize_both(dip_resizer *resizer, uint8_t *out, const uint8_t 
     }
     const dip_taps *last = &y_axis->taps[q->h - 1];
     int first_row = y_axis->taps[0].first, n_rows = last->first + last->n - first_row;
-    DIP_TRY(reserve(&resizer->temp, &resizer->temp_capacity, out_stride * (size_t)n_rows, 1));
+    resizer->temp =
+        room_for(resizer->temp, &resizer->temp_capacity, out_stride * (size_t)n_rows, 1);
+    if (!resizer->temp) return no_memory();
     resize_columns(resizer, resizer->temp, src + (size_t)first_row * src_stride, src_stride, end, q,
                    n_rows);
     for (int y = 0; y < q->h; y++) {

@@ -4,7 +4,8 @@
  * open_clip's SentencePiece models nor ours were trained with one). A caption has no padding:
  * sequences are packed.
  * Bounds:  only the first DIP_TOKENIZER_MAX_TEXT_BYTES of a text are encoded, cut back to a whole
- *          character. A model file may have 64 MiB, 1,048,576 pieces, 1,024 bytes a piece.
+ *          character (the library's time grows with the square of a run of unknown characters).
+ *          A model file may have 64 MiB, 1,048,576 pieces, 1,024 bytes a piece.
  *
  * Usage:   dip_tokenizer_open (file) or _open_bytes; dip_tokenizer_encode; _close.
  * Threads: a tokenizer may be used by any number of threads at once.
@@ -22,7 +23,7 @@
 extern "C" {
 #endif
 
-enum { DIP_TOKENIZER_MAX_TEXT_BYTES = 64 * 1024 };
+enum { DIP_TOKENIZER_MAX_TEXT_BYTES = 16 * 1024 };
 
 typedef struct dip_tokenizer dip_tokenizer;
 

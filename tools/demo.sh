@@ -42,7 +42,7 @@ done
 say "4/8 tokenizer"
 if [ ! -f "$out/spm.model" ]; then
     $diptych tokenizer train --input-shards "$out/shards/train" --vocab-size 256 \
-        --model-type unigram --output "$out/spm.model"
+        --model-type bpe --output "$out/spm.model"
 fi
 
 say "5/8 pretraining"
@@ -90,6 +90,6 @@ whole run                                                    $(($(date +%s) - st
 
 Three commands to try on your own pictures (a folder of images, each with a .txt caption):
   $diptych shard --input PICTURES --output 'my/shards/{00000..}.tar' --samples-per-shard 1000
-  $diptych tokenizer train --input-shards my/shards --vocab-size 4000 --model-type unigram --output my/spm.model
+  $diptych tokenizer train --input-shards my/shards --vocab-size 4000 --model-type bpe --output my/spm.model
   $diptych pretrain --train-data my/shards --tokenizer my/spm.model --model ViT-S-32 --batch-size 64 --epochs 20 --warmup 100 --logs my/logs
 END

@@ -174,6 +174,15 @@ static dip_status embed_words(rows *r, const embed_flags *flags)
     return dip_model_encode_texts(r->model, r->features, items, r->n);
 }
 
+/* Can the file be written at all? Asked before hours of computing, not after. */
+static dip_status check_output(const char *path)
+{
+    dip_writer *probe;
+    DIP_TRY(dip_writer_open(&probe, path));
+    dip_writer_abort(probe);
+    return DIP_OK;
+}
+
 static dip_status write_rows(const rows *r, const embed_flags *flags)
 {
     DIP_TRY(dip_npy_write(flags->output, r->features, r->n, r->row));
@@ -215,6 +224,7 @@ static dip_status run(int argc, char **argv)
                           n_sources);
         goto fail;
     }
+    DIP_TRY_GOTO(check_output(flags.output));
     DIP_TRY_GOTO(flags.data ? embed_data(&r, &flags) : embed_words(&r, &flags));
     DIP_TRY_GOTO(write_rows(&r, &flags));
     status = print_report(&r, &flags, dip_seconds_now() - start);

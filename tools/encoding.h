@@ -22,73 +22,26 @@ typedef struct dip_encoding_flags {
     bool use_ema, json;
 } dip_encoding_flags;
 
+/* clang-format off */
 #define DIP_ENCODING_OPTIONS(type, field)                                                          \
-    {"model",                                                                                      \
-     DIP_OPT_STRING,                                                                               \
-     offsetof(type, field.model),                                                                  \
-     NULL,                                                                                         \
-     0,                                                                                            \
-     0,                                                                                            \
-     NULL,                                                                                         \
-     true,                                                                                         \
-     "FOLDER",                                                                                     \
+    {"model", DIP_OPT_STRING, offsetof(type, field.model), NULL, 0, 0, NULL, true, "FOLDER",       \
      "A checkpoint, an exported model, or a run folder (its newest checkpoint is taken)."},        \
-        {"device",                                                                                 \
-         DIP_OPT_CHOICE,                                                                           \
-         offsetof(type, field.device),                                                             \
-         "auto",                                                                                   \
-         0,                                                                                        \
-         0,                                                                                        \
-         "auto|cpu|reference",                                                                     \
-         false,                                                                                    \
-         NULL,                                                                                     \
-         "Where to compute. reference is plain C, for checking."},                                 \
-        {"precision",                                                                              \
-         DIP_OPT_CHOICE,                                                                           \
-         offsetof(type, field.precision),                                                          \
-         "auto",                                                                                   \
-         0,                                                                                        \
-         0,                                                                                        \
-         "auto|bf16|fp32",                                                                         \
-         false,                                                                                    \
-         NULL,                                                                                     \
-         "Number format of activations and weights. auto is bf16 where the CPU is fast at it."},   \
-        {"batch-size", DIP_OPT_INT, offsetof(type, field.batch_size),   "64", 1, 65536, NULL,      \
-         false,        "N",         "Images or texts computed at once."},                          \
-        {"workers",                                                                                \
-         DIP_OPT_INT,                                                                              \
-         offsetof(type, field.workers),                                                            \
-         "0",                                                                                      \
-         0,                                                                                        \
-         1024,                                                                                     \
-         NULL,                                                                                     \
-         false,                                                                                    \
-         "N",                                                                                      \
-         "Threads that decode images; 0 = one a core."},                                           \
-        {"threads",                                                                                \
-         DIP_OPT_INT,                                                                              \
-         offsetof(type, field.threads),                                                            \
-         "0",                                                                                      \
-         0,                                                                                        \
-         1024,                                                                                     \
-         NULL,                                                                                     \
-         false,                                                                                    \
-         "N",                                                                                      \
-         "Threads that compute; 0 = one a core. The results do not depend on it."},                \
-        {"use-ema",                                                                                \
-         DIP_OPT_BOOL,                                                                             \
-         offsetof(type, field.use_ema),                                                            \
-         "false",                                                                                  \
-         0,                                                                                        \
-         0,                                                                                        \
-         NULL,                                                                                     \
-         false,                                                                                    \
-         NULL,                                                                                     \
-         "Use the averaged weights of a training checkpoint, if it has any."},                     \
-    {                                                                                              \
-        "json", DIP_OPT_BOOL, offsetof(type, field.json), "false", 0, 0, NULL, false, NULL,        \
-            "Print exactly one JSON object on stdout."                                             \
-    }
+    {"device", DIP_OPT_CHOICE, offsetof(type, field.device), "auto", 0, 0, "auto|cpu|reference",   \
+     false, "NAME", "Where to compute. reference: plain C, slow, for checking."},                  \
+    {"precision", DIP_OPT_CHOICE, offsetof(type, field.precision), "auto", 0, 0,                   \
+     "auto|bf16|fp32", false, "KIND",                                                              \
+     "Number format of activations and weights; auto takes bf16 where the CPU is fast at it."},    \
+    {"batch-size", DIP_OPT_INT, offsetof(type, field.batch_size), "64", 1, 65536, NULL, false,     \
+     "N", "Images or texts computed at once."},                                                    \
+    {"workers", DIP_OPT_INT, offsetof(type, field.workers), "0", 0, 1024, NULL, false, "N",        \
+     "Threads that read and decode; 0: one a core. Changes the speed, never the result."},         \
+    {"threads", DIP_OPT_INT, offsetof(type, field.threads), "0", 0, 4096, NULL, false, "N",        \
+     "Threads that compute; 0: one a core. Changes the speed, never the result."},                 \
+    {"use-ema", DIP_OPT_BOOL, offsetof(type, field.use_ema), "false", 0, 0, NULL, false, NULL,     \
+     "Use the averaged weights of a training checkpoint, if it has any."},                         \
+    {"json", DIP_OPT_BOOL, offsetof(type, field.json), "false", 0, 0, NULL, false, NULL,           \
+     "Print exactly one JSON object on stdout."}
+/* clang-format on */
 
 dip_status dip_encoding_open(dip_model **model, const dip_encoding_flags *flags);
 

@@ -475,8 +475,8 @@ const dip_command dip_command_tokenizer = {
         "on any machine. A caption counts up to its first 4,096 bytes.\n"
         "\n"
         "encode prints the ids of every text on one line, eos last. Text may hold any bytes; the "
-        "spelling of a special token in a text is plain text. Of a text beyond 64 KiB only the "
-        "first 64 KiB are encoded.\n"
+        "spelling of a special token in a text is plain text. Of a text beyond 16 KiB only the "
+        "first 16 KiB are encoded.\n"
         "\n"
         "encode, decode and info read any SentencePiece unigram or BPE model that has an "
         "end-of-text piece, also those of T5 and SigLIP.",

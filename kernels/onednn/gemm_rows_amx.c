@@ -1,12 +1,11 @@
 /* out = epilogue(A B) over all rows: forward and backward_input.
  *
  * B (weights) is packed once a call. Work is cut into items of a few row blocks by a panel of
- * columns that fits the second-level cache. Within an item everything serves to keep A in the
- * first-level cache while the panel of B streams by: a long K is cut into chunks (sums wait in
- * the thread's C blocks), and of a short K two row blocks go together. The epilogue of a block
- * runs while the next one is multiplied.
+ * columns that fits the second-level cache. Within an item a row block of A, two if K is short,
+ * stays in the first-level cache while the panel of B streams by. The epilogue of a block runs
+ * while the next one is multiplied.
  *
- * Workspace: [packed B][bias as float][per thread: C blocks, rows of A blocks] */
+ * Workspace: [packed B][bias as float][per thread: a C block, rows of A blocks] */
 #include "kernels/onednn/gemm_blocks.h"
 
 #include <immintrin.h>
@@ -15,7 +14,6 @@
 
 enum {
     PANEL_BYTES = 5 << 18,   /* of packed B that one pass over the rows uses */
-    CHUNK_STEPS = 12,        /* of bf16 along K: 24 KiB of A */
     GROUP_BYTES = 24 << 10,  /* of A that go together when K is short */
     MAX_GROUP = 2,           /* row blocks */
     MAX_ITEM_BLOCKS = 4,     /* row blocks a thread takes at a time, */
@@ -25,7 +23,6 @@ enum {
 typedef struct layout {
     int64_t n_blocks, n_steps;         /* along N and K */
     int64_t n_panels, panel_blocks;    /* along N */
-    int64_t n_chunks, chunk_steps;     /* along K */
     int64_t group;                     /* row blocks that go together */
     size_t b_bytes, bias_bytes, a_bytes, c_bytes, thread_bytes;
 } layout;
@@ -43,15 +40,11 @@ static layout layout_of(int n_planes, int64_t n, int64_t k)
     l.panel_blocks = l.n_panels > 0 ? divide_up(l.n_blocks, l.n_panels) : 0;
     if (l.n_panels > 0) l.n_panels = divide_up(l.n_blocks, l.panel_blocks);
 
-    /* The six products of split floats reuse what they load: they need no chunks. */
-    l.n_chunks = n_planes == 1 && l.n_steps > CHUNK_STEPS ? divide_up(l.n_steps, CHUNK_STEPS) : 1;
-    l.chunk_steps = divide_up(l.n_steps, l.n_chunks);
-    l.group = l.a_bytes > 0 && l.n_chunks == 1 ? GROUP_BYTES / (int64_t)l.a_bytes : 1;
+    l.group = l.a_bytes > 0 ? GROUP_BYTES / (int64_t)l.a_bytes : 1;
     if (l.group < 1) l.group = 1;
     if (l.group > MAX_GROUP) l.group = MAX_GROUP;
 
-    int64_t c_blocks = l.n_chunks > 1 ? l.panel_blocks : 1;
-    l.c_bytes = (size_t)c_blocks * GEMM_BLOCK * GEMM_BLOCK * sizeof(float);
+    l.c_bytes = GEMM_BLOCK * GEMM_BLOCK * sizeof(float);
     l.thread_bytes = l.c_bytes + (size_t)l.group * l.a_bytes;
     return l;
 }
@@ -130,7 +123,7 @@ static void prefetch_rows(const dip_gemm_method *method, const dip_gemm_rows_job
     size_t part = (n_bytes / (size_t)n_parts + 63) & ~(size_t)63;
     const char *a = (const char *)job->a + (size_t)row * row_bytes;
     size_t begin = (size_t)index * part, end = begin + part < n_bytes ? begin + part : n_bytes;
-    for (size_t at = begin; at < end; at += 64) _mm_prefetch(a + at, _MM_HINT_T0);
+    for (size_t at = begin; at < end; at += 64) _mm_prefetch(a + at, _MM_HINT_T1);
 }
 
 typedef struct range {
@@ -147,34 +140,9 @@ typedef struct item_context {
     uint8_t *packed_a; /* this thread's */
 } item_context;
 
-/* One C block by one chunk of K; after the last chunk its epilogue becomes the pending one. */
-static void multiply_block(const item_context *x, dip_gemm_pending *pending, float *c,
-                           const dip_gemm_panel *a, int64_t row, int64_t block, int64_t chunk)
-{
-    const layout *l = x->l;
-    int64_t step = chunk * l->chunk_steps;
-    int64_t n_steps = l->n_steps - step < l->chunk_steps ? l->n_steps - step : l->chunk_steps;
-    size_t step_bytes = (size_t)x->method->n_planes * GEMM_BLOCK_BYTES;
-    dip_gemm_panel from = *a;
-    from.base += (size_t)step * a->step_bytes;
-    x->method->kernel(c, GEMM_BLOCK, chunk > 0, &from,
-                      x->packed_b + (size_t)block * l->a_bytes + (size_t)step * step_bytes, n_steps,
-                      pending);
-    if (chunk + 1 < l->n_chunks) return;
-    *pending = (dip_gemm_pending){
-        .epilogue = x->epilogue,
-        .c = c,
-        .row = row,
-        .col = block * GEMM_BLOCK,
-        .n_rows = at_most_block(x->job->m - row),
-        .n_cols = at_most_block(x->job->n - block * GEMM_BLOCK),
-    };
-}
-
 static void multiply_item(const item_context *x, range rows, range cols)
 {
     const layout *l = x->l;
-    const int64_t n_cols = cols.end - cols.begin;
     dip_gemm_pending pending = {.epilogue = x->epilogue};
     for (int64_t first = rows.begin; first < rows.end; first += l->group) {
         int64_t n_group = rows.end - first < l->group ? rows.end - first : l->group;
@@ -183,15 +151,21 @@ static void multiply_item(const item_context *x, range rows, range cols)
         for (int64_t i = 0; i < n_group; i++)
             a[i] = a_panel(x->method, x->job, l, x->packed_a + (size_t)i * l->a_bytes,
                            (first + i) * GEMM_BLOCK);
-        for (int64_t chunk = 0; chunk < l->n_chunks; chunk++) {
-            for (int64_t j = 0; j < n_cols; j++) {
-                float *c = x->c + (l->n_chunks > 1 ? j : 0) * GEMM_BLOCK * GEMM_BLOCK;
-                if (next_row < x->job->m)
-                    prefetch_rows(x->method, x->job, next_row, n_group, chunk * n_cols + j,
-                                  l->n_chunks * n_cols);
-                for (int64_t i = 0; i < n_group; i++)
-                    multiply_block(x, &pending, c, &a[i], (first + i) * GEMM_BLOCK, cols.begin + j,
-                                   chunk);
+        for (int64_t j = cols.begin; j < cols.end; j++) {
+            if (next_row < x->job->m)
+                prefetch_rows(x->method, x->job, next_row, n_group, j - cols.begin,
+                              cols.end - cols.begin);
+            for (int64_t i = 0; i < n_group; i++) {
+                x->method->kernel(x->c, GEMM_BLOCK, false, &a[i],
+                                  x->packed_b + (size_t)j * l->a_bytes, l->n_steps, &pending);
+                pending = (dip_gemm_pending){
+                    .epilogue = x->epilogue,
+                    .c = x->c,
+                    .row = (first + i) * GEMM_BLOCK,
+                    .col = j * GEMM_BLOCK,
+                    .n_rows = at_most_block(x->job->m - (first + i) * GEMM_BLOCK),
+                    .n_cols = at_most_block(x->job->n - j * GEMM_BLOCK),
+                };
             }
         }
     }

@@ -4,8 +4,8 @@ Made with open_clip_torch 3.3.0, torch 2.13.0 and safetensors 0.8.0 (CPU).
 Usage: python open_clip_make.py
 
 Each folder holds open_clip_config.json and open_clip_model.safetensors, written by open_clip's own
-functions, and expected.safetensors: a batch, its features, ClipLoss, gradients, and weights after
-three AdamW steps on that batch. The expectations are computed in float64, so that
+functions, and expected.safetensors: features of the batch in open_clip_batch.safetensors, ClipLoss
+in each of three AdamW steps on it, gradients of the first, weights after the last. The expectations are computed in float64, so that
 their own error does not count; what torch makes of the same in float32 is printed.
 
 Parameters without weight decay are those of open_clip 4: one dimension or less, and the class and
@@ -29,12 +29,11 @@ TEXT = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 16, "heads
 VISION = {"image_size": 28, "patch_size": 7, "width": 32, "layers": 2, "head_width": 16,
           "mlp_ratio": 2.0}
 # As tensors of the file; the others are compared by their norms.
-RECORDED = ("logit_scale", "visual.class_embedding", "visual.positional_embedding",
-            "visual.ln_pre.weight", "visual.ln_post.bias", "visual.proj",
+RECORDED = ("logit_scale", "visual.class_embedding", "visual.ln_pre.weight",
+            "visual.ln_post.bias", "visual.proj",
             "visual.transformer.resblocks.0.mlp.c_fc.bias",
-            "visual.transformer.resblocks.1.attn.out_proj.weight", "positional_embedding",
-            "token_embedding.weight", "text_projection", "ln_final.weight",
-            "transformer.resblocks.0.attn.in_proj_weight",
+            "positional_embedding", "token_embedding.weight", "text_projection",
+            "ln_final.weight", "transformer.resblocks.0.attn.in_proj_weight",
             "transformer.resblocks.1.ln_2.bias")
 
 
@@ -109,7 +108,7 @@ def run(model, images, tokens, dtype):
     return out
 
 
-def write(name, seed, changes, quick_gelu, store):
+def write(name, seed, images, tokens, changes, quick_gelu, store):
     folder = pathlib.Path(__file__).parent / name
     folder.mkdir(exist_ok=True)
     config = {"embed_dim": 24, "vision_cfg": {**VISION, **changes}, "text_cfg": TEXT}
@@ -127,7 +126,6 @@ def write(name, seed, changes, quick_gelu, store):
     state = {n: t.to(store) for n, t in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
 
-    images, tokens = make_batch(numpy.random.default_rng(seed))
     copy = build().eval()
     copy.load_state_dict(model.state_dict())
     exact = run(copy, images, tokens, torch.float64)
@@ -137,10 +135,11 @@ def write(name, seed, changes, quick_gelu, store):
             float((single[k].double() - exact[k]).abs().max()) for k in exact
             if k.startswith(prefix)))
     expected = {k: v.to(torch.float32).contiguous() for k, v in exact.items()}
-    expected["images"] = torch.from_numpy(images)
-    expected["tokens"] = torch.from_numpy(tokens)
     save_file(expected, folder / "expected.safetensors")
 
 
-write("open_clip_tok", 11, {}, False, torch.float32)
-write("open_clip_avg", 12, {"pool_type": "avg", "final_ln_after_pool": False}, True, torch.bfloat16)
+images, tokens = make_batch(numpy.random.default_rng(1))
+save_file({"images": torch.from_numpy(images), "tokens": torch.from_numpy(tokens)},
+          pathlib.Path(__file__).parent / "open_clip_batch.safetensors")
+write("open_clip_tok", 11, images, tokens, {}, False, torch.float32)
+write("open_clip_avg", 12, images, tokens, {"pool_type": "avg", "layers": 1}, True, torch.bfloat16)

@@ -352,10 +352,10 @@ static void long_text_takes_bounded_time(void **state)
             size_t n = strlen(fillings[f]);
             for (size_t i = 0; i < TEN_MB; i++) text[i] = fillings[f][i % n];
             struct timespec start, end;
-            clock_gettime(CLOCK_MONOTONIC, &start);
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
             int32_t ids[77];
             int got = dip_tokenizer_encode(tokenizer, ids, 77, text, TEN_MB, NULL);
-            clock_gettime(CLOCK_MONOTONIC, &end);
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
             assert_int_equal(ids[got - 1], dip_tokenizer_eos(tokenizer));
             assert_in_range(end.tv_sec - start.tv_sec, 0, 5);
         }
