@@ -165,8 +165,20 @@ static void occupy_standard_descriptors(void)
             _exit(EXIT_FAILED);
 }
 
+/* Between two ops the OpenMP runtime spins for milliseconds by default, waiting for the next. On a
+ * machine that is shared, the thread it waits for may be the one it keeps off its core: steps then
+ * take several times as long (PERFORMANCE.md). A short spin loses nothing on a quiet machine. The
+ * runtime reads its settings before main, so the program starts itself once more. */
+static void spin_briefly(char **argv)
+{
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 0) != 0) return;
+    execv("/proc/self/exe", argv); /* returns only if it cannot; then we go on as we are */
+}
+
 int main(int argc, char **argv)
 {
+    spin_briefly(argv);
     occupy_standard_descriptors();
     signal(SIGPIPE, SIG_IGN); /* a reader that went away, and a full quota, are errors to report, */
     signal(SIGXFSZ, SIG_IGN); /* not reasons to vanish in the middle of a save */

@@ -6,12 +6,21 @@
 
 const dip_gemm_method *dip_gemm_method_for(dip_dtype dtype)
 {
-    static const dip_gemm_method
-        tiles_bf16 = {DIP_BF16, 1, dip_gemm_pack_bf16, dip_gemm_kernel_tiles_bf16,
-                      dip_gemm_tiles_begin, dip_gemm_tiles_end},
-        tiles_split = {DIP_F32, GEMM_SPLIT_PLANES, dip_gemm_pack_f32, dip_gemm_kernel_tiles_split,
-                       dip_gemm_tiles_begin, dip_gemm_tiles_end},
-        dot_bf16 = {DIP_BF16, 1, dip_gemm_pack_bf16, dip_gemm_kernel_dot_bf16, NULL, NULL};
+    static const dip_gemm_method tiles_bf16 = {DIP_BF16,
+                                               1,
+                                               dip_gemm_pack_bf16,
+                                               dip_gemm_kernel_tiles_bf16,
+                                               dip_gemm_tiles_begin,
+                                               dip_gemm_tiles_end},
+                                 tiles_split = {DIP_F32,
+                                                GEMM_SPLIT_PLANES,
+                                                dip_gemm_pack_f32,
+                                                dip_gemm_kernel_tiles_split,
+                                                dip_gemm_tiles_begin,
+                                                dip_gemm_tiles_end},
+                                 dot_bf16 = {
+                                     DIP_BF16, 1,   dip_gemm_pack_bf16, dip_gemm_kernel_dot_bf16,
+                                     NULL,     NULL};
     dip_cpu_isa_level isa = dip_cpu_isa();
     if (isa >= DIP_ISA_AMX) return dtype == DIP_BF16 ? &tiles_bf16 : &tiles_split;
     if (isa >= DIP_ISA_AVX512_BF16 && dtype == DIP_BF16) return &dot_bf16;
@@ -20,7 +29,10 @@ const dip_gemm_method *dip_gemm_method_for(dip_dtype dtype)
 
 /* ---- workspace ------------------------------------------------------------------------- */
 
-static int thread_count(const dip_exec *exec) { return exec->n_threads > 1 ? exec->n_threads : 1; }
+static int thread_count(const dip_exec *exec)
+{
+    return exec->n_threads > 1 ? exec->n_threads : 1;
+}
 
 static size_t rows_bytes(dip_dtype dtype, const dip_exec *exec, int64_t n, int64_t k)
 {
@@ -91,8 +103,8 @@ static dip_status run_rows(dip_dtype dtype, dip_exec *exec, dip_gemm_rows_job *j
 }
 
 static dip_status forward(dip_dtype dtype, dip_exec *exec, void *out, void *pre, const void *x,
-                          const void *w, const void *bias, const void *residual,
-                          dip_activation act, dip_matmul_shape shape)
+                          const void *w, const void *bias, const void *residual, dip_activation act,
+                          dip_matmul_shape shape)
 {
     dip_gemm_rows_job job = {
         .a = x,

@@ -19,15 +19,21 @@
 #include "kernels/ops.h"
 
 enum {
-    GEMM_BLOCK = 32,          /* rows, columns and depth of a block */
-    GEMM_TILE_BYTES = 1024,   /* 16 rows of 64 bytes */
-    GEMM_BLOCK_BYTES = 2048,  /* one plane of a block */
-    GEMM_SPLIT_PLANES = 3,    /* bf16 parts of a float */
-    GEMM_WEIGHT_ROWS = 512    /* rows of a batch summed at a time in backward_weight */
+    GEMM_BLOCK = 32,         /* rows, columns and depth of a block */
+    GEMM_TILE_BYTES = 1024,  /* 16 rows of 64 bytes */
+    GEMM_BLOCK_BYTES = 2048, /* one plane of a block */
+    GEMM_SPLIT_PLANES = 3,   /* bf16 parts of a float */
+    GEMM_WEIGHT_ROWS = 256   /* rows of a batch summed at a time in backward_weight */
 };
 
-static inline int64_t dip_gemm_n_blocks(int64_t n) { return (n + GEMM_BLOCK - 1) / GEMM_BLOCK; }
-static inline size_t dip_gemm_round_up(size_t n_bytes) { return (n_bytes + 63) & ~(size_t)63; }
+static inline int64_t dip_gemm_n_blocks(int64_t n)
+{
+    return (n + GEMM_BLOCK - 1) / GEMM_BLOCK;
+}
+static inline size_t dip_gemm_round_up(size_t n_bytes)
+{
+    return (n_bytes + 63) & ~(size_t)63;
+}
 
 /* ---- packing (gemm_pack_amx.c) --------------------------------------------------------- */
 

@@ -19,14 +19,14 @@ void dip_gemm_kernel_dot_bf16(float *c, int64_t c_ld, bool accumulate, const dip
 {
     if (pending != NULL) dip_gemm_pending_run(pending, GEMM_BLOCK);
     for (int first = 0; first < GEMM_BLOCK; first += ROWS) {
-        const uint8_t *a_rows = a->base + (size_t)(first / 16) * a->tile_bytes +
-                                (size_t)(first % 16) * a->row_bytes;
+        const uint8_t *a_rows =
+            a->base + (size_t)(first / 16) * a->tile_bytes + (size_t)(first % 16) * a->row_bytes;
         float *c_rows = c + first * c_ld;
         __m512 sum[ROWS][2];
         for (int r = 0; r < ROWS; r++)
             for (int h = 0; h < 2; h++)
-                sum[r][h] = accumulate ? _mm512_loadu_ps(c_rows + r * c_ld + 16 * h)
-                                       : _mm512_setzero_ps();
+                sum[r][h] =
+                    accumulate ? _mm512_loadu_ps(c_rows + r * c_ld + 16 * h) : _mm512_setzero_ps();
         for (int64_t step = 0; step < n_steps; step++) {
             const uint8_t *a_block = a_rows + (size_t)step * a->step_bytes;
             const uint8_t *b_block = b + step * GEMM_BLOCK_BYTES;

@@ -26,9 +26,15 @@ typedef struct table {
 #define CENTER_DISTANCE 0.25f
 static table table_s[2], table_r[2]; /* [dtype] */
 
-static double tail_probability(double a) { return 0.5 * erfc(a * 0.70710678118654752440); }
+static double tail_probability(double a)
+{
+    return 0.5 * erfc(a * 0.70710678118654752440);
+}
 
-static double s_function(double a) { return a * tail_probability(a); }
+static double s_function(double a)
+{
+    return a * tail_probability(a);
+}
 
 static double r_function(double a)
 {
@@ -79,7 +85,7 @@ static void tables_init(void)
 /* Vectors go through every step together, up to four of them: a single one would mostly wait for
  * its own results. */
 enum { MAX_VECTORS = 4 };
-#define EACH for (int v = 0; v < n_vectors; v++)
+#define EACH   for (int v = 0; v < n_vectors; v++)
 #define INLINE static inline __attribute__((always_inline))
 
 /* out = the table's function at magnitude = |x| or less, if |x| is beyond the last center. */
@@ -130,9 +136,9 @@ INLINE void gelu_gradient(__m512 *x, int n_vectors, dip_dtype dtype)
  * bf16 needs neither its last terms nor an exact quotient. */
 INLINE void sigmoid_1702(__m512 *out, const __m512 *x, int n_vectors, dip_dtype dtype)
 {
-    static const float taylor[] = {1.5252733804e-5f, 1.5403530393e-4f, 1.3333558146e-3f,
-                                   9.6181291076e-3f, 5.5504108665e-2f, 2.4022650696e-1f,
-                                   6.9314718056e-1f, 1.0f};
+    static const float taylor[] = {
+        1.5252733804e-5f, 1.5403530393e-4f, 1.3333558146e-3f, 9.6181291076e-3f,
+        5.5504108665e-2f, 2.4022650696e-1f, 6.9314718056e-1f, 1.0f};
     const int first = dtype == DIP_F32 ? 0 : 2, end = sizeof taylor / sizeof taylor[0];
     const __m512 scale = _mm512_set1_ps(-1.702f * 1.44269504088896341f);
     const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2);
@@ -211,7 +217,8 @@ INLINE void forward_rows(const dip_gemm_epilogue *e, const float *c, int64_t at,
 {
     const int n_vectors = 2 * n_rows;
     __m512 x[MAX_VECTORS];
-    EACH x[v] = _mm512_add_ps(_mm512_load_ps(c + 16 * v), _mm512_load_ps(e->bias + col + v % 2 * 16));
+    EACH x[v] =
+        _mm512_add_ps(_mm512_load_ps(c + 16 * v), _mm512_load_ps(e->bias + col + v % 2 * 16));
     if (e->pre != NULL)
         for (int i = 0; i < n_rows; i++) store_row(e->pre, at + i * e->ld, mask, x + 2 * i, dtype);
     if (act == DIP_ACT_GELU) gelu(x, n_vectors, dtype);
@@ -231,8 +238,7 @@ INLINE void gradient_rows(const dip_gemm_epilogue *e, const float *c, int64_t at
     const int n_vectors = 2 * n_rows;
     __m512 x[MAX_VECTORS];
     (void)col;
-    for (int i = 0; i < n_rows; i++)
-        load_row(x + 2 * i, e->act_pre, at + i * e->ld, mask, dtype);
+    for (int i = 0; i < n_rows; i++) load_row(x + 2 * i, e->act_pre, at + i * e->ld, mask, dtype);
     if (act == DIP_ACT_GELU)
         gelu_gradient(x, n_vectors, dtype);
     else

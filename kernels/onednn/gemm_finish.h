@@ -13,7 +13,10 @@
 
 enum { STRIP = 128 }; /* columns at a time */
 
-static inline float smaller(float a, float b) { return a < b ? a : b; }
+static inline float smaller(float a, float b)
+{
+    return a < b ? a : b;
+}
 
 /* e^x for x <= 0, by 2^n 2^f with f in [-1/2, 1/2] and the Taylor series of 2^f. NaN stays. */
 static inline float exp_of_negative(float x)
@@ -55,7 +58,10 @@ static inline float tail_probability(float a, float density)
     return p * density;
 }
 
-static inline float magnitude_of(float x) { return x < 0 ? -x : x; }
+static inline float magnitude_of(float x)
+{
+    return x < 0 ? -x : x;
+}
 
 static inline float gelu(float x)
 {
@@ -77,7 +83,10 @@ static inline float sigmoid_1702(float x)
     return (x < 0 ? e : 1.0f) / (1.0f + e);
 }
 
-static inline float quickgelu(float x) { return x * sigmoid_1702(x); }
+static inline float quickgelu(float x)
+{
+    return x * sigmoid_1702(x);
+}
 
 static inline float quickgelu_gradient(float x)
 {

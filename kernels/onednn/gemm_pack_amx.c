@@ -6,7 +6,6 @@
 #include "kernels/onednn/gemm_blocks.h"
 
 #include <immintrin.h>
-#include <string.h>
 
 typedef struct plane {
     _Alignas(64) uint16_t row[GEMM_BLOCK][GEMM_BLOCK];
@@ -53,30 +52,42 @@ static inline __m512 round_to_8_bits(__m512 x)
     return _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-/* part[0] + part[1] + part[2] = x: 8 bits each cover the 24 of a float. What is too large to be
- * rounded up is cut off instead; infinity and NaN stay in the first part alone. */
+/* The bits of |x| from where rounding up to 8 bits gives infinity. */
+static inline __mmask16 is_huge(__m512 x)
+{
+    return _mm512_cmpge_epu32_mask(_mm512_castps_si512(_mm512_abs_ps(x)),
+                                   _mm512_set1_epi32(0x7f7f8000));
+}
+
+/* part[0] + part[1] + part[2] = x: 8 bits each cover the 24 of a float. */
 static inline void split(__m512 part[3], __m512 x)
 {
-    __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
-    __mmask16 huge = _mm512_cmpge_epu32_mask(magnitude, _mm512_set1_epi32(0x7f7f8000));
     part[0] = round_to_8_bits(x);
-    if (__builtin_expect(huge != 0, 0)) {
-        __mmask16 nan = _mm512_cmpgt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-        __m512i cut = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xffff0000));
-        cut = _mm512_mask_or_epi32(cut, nan, cut, _mm512_set1_epi32(0x00400000));
-        part[0] = _mm512_mask_mov_ps(part[0], huge, _mm512_castsi512_ps(cut));
-    }
     __m512 rest = _mm512_sub_ps(x, part[0]);
-    if (__builtin_expect(huge != 0, 0)) {
-        __mmask16 finite = _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-        rest = _mm512_maskz_mov_ps(finite, rest);
-    }
     part[1] = round_to_8_bits(rest);
     part[2] = _mm512_sub_ps(rest, part[1]);
 }
 
-static void stage_f32(plane out[GEMM_SPLIT_PLANES], float *column_sums, const void *src, int64_t ld, int n_rows,
-                      int n_cols)
+/* The same for any x: what is too large to be rounded up is cut off instead; infinity and NaN
+ * stay in the first part alone. */
+static void split_any(__m512 part[3], __m512 x)
+{
+    const __m512i bits = _mm512_castps_si512(x);
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    __mmask16 infinite = _mm512_cmpeq_epi32_mask(_mm512_castps_si512(_mm512_abs_ps(x)),
+                                                 _mm512_set1_epi32(0x7f800000));
+    __m512i cut = _mm512_and_si512(bits, _mm512_set1_epi32((int)0xffff0000));
+    cut = _mm512_mask_or_epi32(cut, nan, cut, _mm512_set1_epi32(0x00400000));
+    split(part, x);
+    part[0] = _mm512_mask_mov_ps(part[0], is_huge(x), _mm512_castsi512_ps(cut));
+    __m512 rest = _mm512_sub_ps(x, part[0]);
+    rest = _mm512_maskz_mov_ps(_knot_mask16(_kor_mask16(nan, infinite)), rest);
+    part[1] = round_to_8_bits(rest);
+    part[2] = _mm512_sub_ps(rest, part[1]);
+}
+
+static void stage_f32(plane out[GEMM_SPLIT_PLANES], float *column_sums, const void *src, int64_t ld,
+                      int n_rows, int n_cols)
 {
     const float *x = src;
     uint32_t mask = 0xffffffffu >> (GEMM_BLOCK - n_cols);
@@ -91,8 +102,13 @@ static void stage_f32(plane out[GEMM_SPLIT_PLANES], float *column_sums, const vo
         __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + i * ld + 16);
         low_sum = _mm512_add_ps(low_sum, low);
         high_sum = _mm512_add_ps(high_sum, high);
-        split(low_part, low);
-        split(high_part, high);
+        if (__builtin_expect(_kor_mask16(is_huge(low), is_huge(high)) != 0, 0)) {
+            split_any(low_part, low);
+            split_any(high_part, high);
+        } else {
+            split(low_part, low);
+            split(high_part, high);
+        }
         for (int p = 0; p < GEMM_SPLIT_PLANES; p++)
             _mm512_store_si512(out[p].row[i],
                                (__m512i)_mm512_cvtne2ps_pbh(high_part[p], low_part[p]));
@@ -137,11 +153,6 @@ static inline void transpose(__m512i r[16])
     }
 }
 
-static void copy_rows(uint8_t *dst, const plane *in)
-{
-    memcpy(dst, in->row, GEMM_BLOCK_BYTES);
-}
-
 /* Rows are n, pairs of k lie side by side: transpose the pairs. */
 static void transpose_pairs(uint8_t *dst, const plane *in)
 {
@@ -160,7 +171,8 @@ static void interleave(uint8_t *dst, const plane *in)
     const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
     const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     for (int i = 0; i < 16; i++) {
-        __m512i even = _mm512_load_si512(in->row[2 * i]), odd = _mm512_load_si512(in->row[2 * i + 1]);
+        __m512i even = _mm512_load_si512(in->row[2 * i]),
+                odd = _mm512_load_si512(in->row[2 * i + 1]);
         __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
         _mm512_store_si512(dst + i * 64, _mm512_permutex2var_epi64(low, first, high));
         _mm512_store_si512(dst + GEMM_TILE_BYTES + i * 64,
@@ -175,7 +187,8 @@ static void interleave_transpose(uint8_t *dst, const plane *in)
     for (int half = 0; half < 2; half++) {
         __m512i r[16];
         for (int i = 0; i < 16; i++) {
-            __m512i even = _mm512_load_si512(in->row[2 * i]), odd = _mm512_load_si512(in->row[2 * i + 1]);
+            __m512i even = _mm512_load_si512(in->row[2 * i]),
+                    odd = _mm512_load_si512(in->row[2 * i + 1]);
             r[i] = half == 0 ? _mm512_unpacklo_epi16(even, odd) : _mm512_unpackhi_epi16(even, odd);
         }
         transpose(r);
@@ -187,8 +200,7 @@ static void interleave_transpose(uint8_t *dst, const plane *in)
 static void shuffle(uint8_t *dst, const plane *in, dip_gemm_format format)
 {
     switch (format) {
-    case GEMM_A_ROWS:
-        copy_rows(dst, in);
+    case GEMM_A_ROWS: /* staged in place */
         break;
     case GEMM_A_COLUMNS:
         interleave_transpose(dst, in);
@@ -205,16 +217,16 @@ static void shuffle(uint8_t *dst, const plane *in, dip_gemm_format format)
 void dip_gemm_pack_bf16(uint8_t *dst, float *column_sums, const void *src, int64_t ld, int n_rows,
                         int n_cols, dip_gemm_format format)
 {
-    plane block;
-    stage_bf16(&block, column_sums, src, ld, n_rows, n_cols);
-    shuffle(dst, &block, format);
+    plane block, *staged = format == GEMM_A_ROWS ? (plane *)(void *)dst : &block;
+    stage_bf16(staged, column_sums, src, ld, n_rows, n_cols);
+    shuffle(dst, staged, format);
 }
 
 void dip_gemm_pack_f32(uint8_t *dst, float *column_sums, const void *src, int64_t ld, int n_rows,
                        int n_cols, dip_gemm_format format)
 {
-    plane block[GEMM_SPLIT_PLANES];
-    stage_f32(block, column_sums, src, ld, n_rows, n_cols);
+    plane block[GEMM_SPLIT_PLANES], *staged = format == GEMM_A_ROWS ? (plane *)(void *)dst : block;
+    stage_f32(staged, column_sums, src, ld, n_rows, n_cols);
     for (int p = 0; p < GEMM_SPLIT_PLANES; p++)
-        shuffle(dst + p * GEMM_BLOCK_BYTES, &block[p], format);
+        shuffle(dst + p * GEMM_BLOCK_BYTES, &staged[p], format);
 }

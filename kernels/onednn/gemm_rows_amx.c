@@ -21,13 +21,16 @@ enum {
 };
 
 typedef struct layout {
-    int64_t n_blocks, n_steps;         /* along N and K */
-    int64_t n_panels, panel_blocks;    /* along N */
-    int64_t group;                     /* row blocks that go together */
+    int64_t n_blocks, n_steps;      /* along N and K */
+    int64_t n_panels, panel_blocks; /* along N */
+    int64_t group;                  /* row blocks that go together */
     size_t b_bytes, bias_bytes, a_bytes, c_bytes, thread_bytes;
 } layout;
 
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 
 static layout layout_of(int n_planes, int64_t n, int64_t k)
 {
@@ -37,8 +40,9 @@ static layout layout_of(int n_planes, int64_t n, int64_t k)
     l.bias_bytes = dip_gemm_round_up((size_t)l.n_blocks * GEMM_BLOCK * sizeof(float));
 
     l.n_panels = divide_up((int64_t)l.b_bytes, PANEL_BYTES);
-    l.panel_blocks = l.n_panels > 0 ? divide_up(l.n_blocks, l.n_panels) : 0;
-    if (l.n_panels > 0) l.n_panels = divide_up(l.n_blocks, l.panel_blocks);
+    if (l.n_panels < 1) l.n_panels = 1;
+    l.panel_blocks = divide_up(l.n_blocks, l.n_panels);
+    if (l.panel_blocks > 0) l.n_panels = divide_up(l.n_blocks, l.panel_blocks);
 
     l.group = l.a_bytes > 0 ? GROUP_BYTES / (int64_t)l.a_bytes : 1;
     if (l.group < 1) l.group = 1;
@@ -60,7 +64,10 @@ static size_t element_bytes(const dip_gemm_method *method)
     return dip_dtype_bytes(method->dtype);
 }
 
-static int at_most_block(int64_t n) { return n < GEMM_BLOCK ? (int)n : GEMM_BLOCK; }
+static int at_most_block(int64_t n)
+{
+    return n < GEMM_BLOCK ? (int)n : GEMM_BLOCK;
+}
 
 static void pack_b_block(const dip_gemm_method *method, const dip_gemm_rows_job *job,
                          const layout *l, uint8_t *packed, int64_t block)
@@ -215,8 +222,8 @@ void dip_gemm_rows(const dip_gemm_method *method, const dip_gemm_rows_job *job)
             range rows = {item % items_per_panel * item_blocks, 0};
             range cols = {item / items_per_panel * l.panel_blocks, 0};
             rows.end = rows.begin + item_blocks < m_blocks ? rows.begin + item_blocks : m_blocks;
-            cols.end = cols.begin + l.panel_blocks < l.n_blocks ? cols.begin + l.panel_blocks
-                                                                : l.n_blocks;
+            cols.end =
+                cols.begin + l.panel_blocks < l.n_blocks ? cols.begin + l.panel_blocks : l.n_blocks;
             multiply_item(&context, rows, cols);
         }
         if (method->thread_end != NULL) method->thread_end();

@@ -5,7 +5,7 @@
  * shared out here: results do not depend on the thread count.
  *
  * Workspace, rows:   [bf16: B as float][per thread: C rows, bf16: A rows as float]
- * Workspace, weight: [bf16: 512 rows of l and r as float] */
+ * Workspace, weight: [bf16: 256 rows of l and r as float] */
 #include "kernels/onednn/gemm_blocks.h"
 #include "kernels/onednn/onednn.h"
 
@@ -46,7 +46,10 @@ size_t dip_gemm_sgemm_weight_bytes(dip_dtype dtype, int64_t p, int64_t q)
 
 /* Inside a parallel region of one thread oneDNN would use all cores: tell it not to. The
  * setting belongs to the region's implicit task and ends with it. */
-static void keep_to_one_thread(void) { omp_set_num_threads(1); }
+static void keep_to_one_thread(void)
+{
+    omp_set_num_threads(1);
+}
 
 static void widen(float *out, const dip_bf16 *x, int64_t n)
 {
@@ -101,12 +104,14 @@ dip_status dip_gemm_sgemm_rows(dip_dtype dtype, const dip_gemm_rows_job *job)
     return refused(failed, job->m, job->n, job->k);
 }
 
-/* d_bias[j] += sum over rows of x[i][j], rows in order. */
-static void add_bias(float *d_bias, const float *x, int64_t n_rows, int64_t width, int64_t first,
-                     int64_t end)
+/* d_bias[j] += sum over rows of x[i][j], rows in order, for up to WEIGHT_BLOCK columns. */
+static void add_bias(float *d_bias, const float *x, int64_t n_rows, int64_t width, int64_t first)
 {
+    int64_t n = width - first < WEIGHT_BLOCK ? width - first : WEIGHT_BLOCK;
+    float sums[WEIGHT_BLOCK] = {0};
     for (int64_t i = 0; i < n_rows; i++)
-        for (int64_t j = first; j < end; j++) d_bias[j] += x[i * width + j];
+        for (int64_t j = 0; j < n; j++) sums[j] += x[i * width + first + j];
+    for (int64_t j = 0; j < n; j++) d_bias[first + j] += sums[j];
 }
 
 dip_status dip_gemm_sgemm_weight(dip_dtype dtype, const dip_gemm_weight_job *job)
@@ -127,8 +132,10 @@ dip_status dip_gemm_sgemm_weight(dip_dtype dtype, const dip_gemm_weight_job *job
             } else {
 #pragma omp for schedule(static)
                 for (int64_t i = 0; i < n_rows; i++) {
-                    widen(wide_l + i * job->p, (const dip_bf16 *)job->l + (row + i) * job->p, job->p);
-                    widen(wide_r + i * job->q, (const dip_bf16 *)job->r + (row + i) * job->q, job->q);
+                    widen(wide_l + i * job->p, (const dip_bf16 *)job->l + (row + i) * job->p,
+                          job->p);
+                    widen(wide_r + i * job->q, (const dip_bf16 *)job->r + (row + i) * job->q,
+                          job->q);
                 }
             }
 #pragma omp for schedule(static) nowait
@@ -144,8 +151,7 @@ dip_status dip_gemm_sgemm_weight(dip_dtype dtype, const dip_gemm_weight_job *job
             if (job->d_bias != NULL) {
 #pragma omp for schedule(static) nowait
                 for (int64_t first = 0; first < width; first += WEIGHT_BLOCK)
-                    add_bias(job->d_bias, job->bias_from_l ? l : r, n_rows, width, first,
-                             first + WEIGHT_BLOCK < width ? first + WEIGHT_BLOCK : width);
+                    add_bias(job->d_bias, job->bias_from_l ? l : r, n_rows, width, first);
             }
             /* The next rows are widened where these are still being read. */
 #pragma omp barrier

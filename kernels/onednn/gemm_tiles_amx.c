@@ -19,7 +19,10 @@ void dip_gemm_tiles_begin(void)
     _tile_loadconfig(&config);
 }
 
-void dip_gemm_tiles_end(void) { _tile_release(); }
+void dip_gemm_tiles_end(void)
+{
+    _tile_release();
+}
 
 static inline void begin_block(const float *c, int64_t c_ld, bool accumulate)
 {

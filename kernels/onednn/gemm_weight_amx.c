@@ -1,9 +1,9 @@
 /* d_w [p, q] += l^T r, summed over the rows of a batch: backward_weight.
  *
- * Rows are taken 512 at a time: both operands are packed by all threads, then every thread adds
- * to its blocks of d_w. Two packing buffers take turns, so one barrier a turn is enough: whoever
- * packs into a buffer has passed the barrier that all reached after they last read it. The sum
- * of an element is always taken in the same order.
+ * Rows are taken 256 at a time (16 KiB of a column of blocks): both operands are packed by all
+ * threads, then every thread adds to its blocks of d_w. Two packing buffers take turns, so one
+ * barrier a turn is enough: whoever packs into a buffer has passed the barrier that all reached
+ * after they last read it. The sum of an element is always taken in the same order.
  *
  * Workspace: two of [l: block, step][r: block, step] */
 #include "kernels/onednn/gemm_blocks.h"
@@ -22,9 +22,12 @@ size_t dip_gemm_weight_bytes(int n_planes, int64_t p, int64_t q)
     return 2 * (size_t)(dip_gemm_n_blocks(p) + dip_gemm_n_blocks(q)) * block_bytes(n_planes);
 }
 
-static int at_most_block(int64_t n) { return n < GEMM_BLOCK ? (int)n : GEMM_BLOCK; }
+static int at_most_block(int64_t n)
+{
+    return n < GEMM_BLOCK ? (int)n : GEMM_BLOCK;
+}
 
-/* Pack 32 columns of l or r, n_rows (<= 512) rows from `row` on, and sum them for the bias. */
+/* Pack 32 columns of l or r, n_rows (<= 256) rows from `row` on, and sum them for the bias. */
 static void pack_columns(uint8_t *dst, const dip_gemm_method *method,
                          const dip_gemm_weight_job *job, bool is_l, int64_t col, int64_t row,
                          int64_t n_rows)

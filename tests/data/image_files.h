@@ -54,6 +54,7 @@ static inline void put_u32(uint8_t *p, uint32_t x)
 static inline size_t find_chunk(const bytes *file, const char *name, size_t *n_data)
 {
     size_t at = 8;
+    *n_data = 0;
     while (at + 12 <= file->n) {
         const uint8_t *p = file->data + at;
         *n_data = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
