@@ -120,13 +120,15 @@ static void summarise(dip_recall_side *side, int64_t *ahead, int64_t n)
 }
 
 /* Of n candidates in random order, m of them right: the probability that one is among the first
- * k, 1 - C(n - m, k) / C(n, k). */
+ * k. Summed over where the first right one stands, which loses no digits when it is small. */
 static double chance_of_hit(int64_t n, int64_t m, int k)
 {
-    double miss = 1;
-    for (int j = 0; j < k && miss > 0; j++)
-        miss *= n - m > j ? (double)(n - m - j) / (double)(n - j) : 0;
-    return 1 - miss;
+    double hit = 0, miss = 1;
+    for (int j = 0; j < k && j <= n - m; j++) {
+        hit += miss * (double)m / (double)(n - j);
+        miss *= (double)(n - m - j) / (double)(n - j);
+    }
+    return hit < 1 ? hit : 1;
 }
 
 static void set_chances(dip_recall *recall, int64_t *texts_of_image, const int64_t *text_image)

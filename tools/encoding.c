@@ -153,7 +153,7 @@ static void print_value(const cJSON *value)
     if (cJSON_IsString(value)) {
         print_text(value->valuestring);
     } else if (cJSON_IsNumber(value) && value->valuedouble != (double)(int64_t)value->valuedouble) {
-        printf("%.4f", value->valuedouble);
+        printf("%.6g", value->valuedouble);
     } else if ((text = cJSON_PrintUnformatted(value))) {
         printf("%s", text);
         cJSON_free(text);

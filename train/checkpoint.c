@@ -1,6 +1,7 @@
 #include "train/checkpoint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 #define OPTIMIZER_FILE "optimizer.safetensors"
 #define TRAINER_FILE "trainer.json"
 
-enum { FORMAT_VERSION = 1, MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16 };
+enum { FORMAT_VERSION = 1, TRAINER_MAX_BYTES = 1 << 20, MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16 };
 
 /* The progress fields once, for writing and reading. */
 static const struct {
@@ -104,28 +105,116 @@ fail:
     return status;
 }
 
+/* ---- checksums -------------------------------------------------------------------------- */
+
+/* trainer.json holds {"crc32c": {FILE: "%08x", ...}}: of every file of the checkpoint and of itself,
+ * its own taken with "00000000" in its place. */
+static const char *const summed_files[] = {DIP_CONFIG_FILE, DIP_TOKENIZER_FILE, DIP_WEIGHTS_FILE,
+                                           DIP_EMA_FILE, OPTIMIZER_FILE};
+enum { N_SUMMED_FILES = sizeof summed_files / sizeof summed_files[0], SUM_DIGITS = 8 };
+
+static const char own_sum_label[] = "\"" TRAINER_FILE "\":";
+
+static dip_status file_sum(char out[SUM_DIGITS + 1], const char *path)
+{
+    dip_map map;
+    DIP_TRY(dip_file_map(&map, path));
+    snprintf(out, SUM_DIGITS + 1, "%08x", dip_crc32c(0, map.data, map.n_bytes));
+    dip_file_unmap(&map);
+    return DIP_OK;
+}
+
+/* The digits of trainer.json's own sum in its text, NULL if there are none. */
+static char *own_sum_digits(char *text)
+{
+    char *label = strstr(text, own_sum_label);
+    char *quote = label ? strchr(label + sizeof own_sum_label - 1, '"') : NULL;
+    return quote && strlen(quote) > SUM_DIGITS + 1 ? quote + 1 : NULL;
+}
+
+static void text_sum(char out[SUM_DIGITS + 1], char *text, size_t n_bytes)
+{
+    char kept[SUM_DIGITS], *digits = own_sum_digits(text);
+    memcpy(kept, digits, SUM_DIGITS);
+    memset(digits, '0', SUM_DIGITS);
+    snprintf(out, SUM_DIGITS + 1, "%08x", dip_crc32c(0, text, n_bytes));
+    memcpy(digits, kept, SUM_DIGITS);
+}
+
+/* Is each file what was written? */
+static dip_status check_sums(const cJSON *root, char *text, size_t n_bytes, const char *dir)
+{
+    char path[4352], sum[SUM_DIGITS + 1];
+    const cJSON *sums = cJSON_GetObjectItemCaseSensitive(root, "crc32c");
+    char *digits = own_sum_digits(text);
+    snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
+    if (!cJSON_IsObject(sums) || !digits)
+        return dip_fail(DIP_FORMAT, "%s has no checksums", path);
+    text_sum(sum, text, n_bytes);
+    if (memcmp(sum, digits, SUM_DIGITS) != 0)
+        return dip_fail(DIP_FORMAT, "%s is damaged: its checksum is %s, it says %.8s", path, sum,
+                        digits);
+    for (int i = 0; i < N_SUMMED_FILES; i++) {
+        const cJSON *said = cJSON_GetObjectItemCaseSensitive(sums, summed_files[i]);
+        snprintf(path, sizeof path, "%s/%s", dir, summed_files[i]);
+        if (!said && !dip_path_exists(path)) continue; /* there need not be an average */
+        if (!dip_path_exists(path))
+            return dip_fail(DIP_FORMAT, "%s is missing from the checkpoint", path);
+        DIP_TRY(file_sum(sum, path));
+        if (!cJSON_IsString(said) || strcmp(said->valuestring, sum) != 0)
+            return dip_fail(DIP_FORMAT, "%s is damaged, or not the file that was saved: its "
+                                        "checksum is %s, %s says %s", path, sum, TRAINER_FILE,
+                            cJSON_IsString(said) ? said->valuestring : "nothing");
+    }
+    return DIP_OK;
+}
+
 /* ---- writing --------------------------------------------------------------------------- */
 
-static dip_status write_trainer_json(const char *path, const dip_progress *progress,
+static dip_status add_sums(cJSON *root, const char *dir)
+{
+    char path[4352], sum[SUM_DIGITS + 1];
+    cJSON *sums = cJSON_AddObjectToObject(root, "crc32c");
+    for (int i = 0; sums && i < N_SUMMED_FILES; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, summed_files[i]);
+        if (!dip_path_exists(path)) continue; /* there need not be an average */
+        DIP_TRY(file_sum(sum, path));
+        if (!cJSON_AddStringToObject(sums, summed_files[i], sum)) sums = NULL;
+    }
+    return sums && cJSON_AddStringToObject(sums, TRAINER_FILE, "00000000")
+               ? DIP_OK
+               : dip_fail(DIP_NOMEM, "no memory for the checksums of %s", dir);
+}
+
+/* The last file: the others of `dir` are there. */
+static dip_status write_trainer_json(const char *dir, const dip_progress *progress,
                                      const cJSON *configuration)
 {
+    char path[4352], sum[SUM_DIGITS + 1], *text = NULL;
     cJSON *root = cJSON_CreateObject();
     dip_status status = DIP_OK;
+    snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
     if (!root || !cJSON_AddNumberToObject(root, "format_version", FORMAT_VERSION)) goto memory;
     for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
         const int64_t value = *(const int64_t *)((const char *)progress + progress_fields[i].offset);
         if (!cJSON_AddNumberToObject(root, progress_fields[i].key, (double)value)) goto memory;
     }
+    DIP_TRY_GOTO(add_sums(root, dir));
     if (configuration) {
         cJSON *copy = cJSON_Duplicate(configuration, 1);
         if (!copy || !cJSON_AddItemToObject(root, "configuration", copy)) goto memory;
     }
-    status = dip_json_write(path, root);
+    DIP_TRY_GOTO(dip_json_print(&text, root, true));
+    text_sum(sum, text, strlen(text));
+    memcpy(own_sum_digits(text), sum, SUM_DIGITS);
+    status = dip_file_write(path, text, strlen(text));
+    goto fail;
+memory:
+    status = dip_fail(DIP_NOMEM, "no memory to write %s", path);
+fail:
+    free(text);
     cJSON_Delete(root);
     return status;
-memory:
-    cJSON_Delete(root);
-    return dip_fail(DIP_NOMEM, "no memory to write %s", path);
 }
 
 /* Every file of the checkpoint into `dir`. host [2 n_values] is scratch. */
@@ -158,8 +247,25 @@ static dip_status write_files(dip_step *step, const dip_tokenizer *tokenizer,
     DIP_TRY(exec->device->download(exec, host, step->optimizer.m, bytes));
     DIP_TRY(exec->device->download(exec, second, step->optimizer.v, bytes));
     DIP_TRY(write_moments(FILE_IN_DIR(OPTIMIZER_FILE), table, host, second));
-    return write_trainer_json(FILE_IN_DIR(TRAINER_FILE), progress, configuration);
+    return write_trainer_json(dir, progress, configuration);
 #undef FILE_IN_DIR
+}
+
+/* Rename `made` to `final`. A checkpoint of that name exists when a resumed run reaches the same
+ * point again: the two are exchanged, so that there is one at any time; where the file system
+ * cannot, it goes out of the way first. */
+static dip_status put_in_place(const char *made, const char *final, const char *replaced)
+{
+    const bool exists = dip_path_exists(final);
+    if (exists && renameat2(AT_FDCWD, made, AT_FDCWD, final, RENAME_EXCHANGE) == 0) return DIP_OK;
+    if (exists && rename(final, replaced) != 0)
+        return dip_fail(DIP_IO, "cannot rename %s: %s", final, strerror(errno));
+    if (rename(made, final) == 0) return DIP_OK;
+    dip_status status =
+        dip_fail(DIP_IO, "cannot rename %s to %s: %s", made, final, strerror(errno));
+    if (exists && rename(replaced, final) != 0)
+        status = dip_fail_prefix(DIP_IO, "the older checkpoint is left in %s; ", replaced);
+    return status;
 }
 
 dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
@@ -182,22 +288,11 @@ dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
     DIP_TRY_GOTO(dip_make_dirs(temporary));
     DIP_TRY_GOTO(write_files(step, tokenizer, progress, configuration, temporary, host));
     DIP_TRY_GOTO(dip_sync_dir(temporary));
-    /* A checkpoint of this name exists when a resumed run reaches the same point again. */
-    const bool exists = dip_path_exists(final);
-    if (exists && rename(final, replaced) != 0) {
-        status = dip_fail(DIP_IO, "cannot rename %s: %s", final, strerror(errno));
-        goto fail;
-    }
-    if (rename(temporary, final) != 0) {
-        status = dip_fail(DIP_IO, "cannot rename %s to %s: %s", temporary, final, strerror(errno));
-        if (exists && rename(replaced, final) != 0)
-            status = dip_fail_prefix(DIP_IO, "the older checkpoint is left in %s; ", replaced);
-        goto fail;
-    }
+    DIP_TRY_GOTO(put_in_place(temporary, final, replaced));
     DIP_TRY_GOTO(dip_sync_dir(checkpoints_dir));
     DIP_TRY_GOTO(dip_symlink_replace(name, latest));
     DIP_TRY_GOTO(dip_remove_tree(replaced));
-    status = DIP_OK;
+    DIP_TRY_GOTO(dip_remove_tree(temporary)); /* the older one, if they were exchanged */
 fail:
     free(host);
     free(temporary);
@@ -209,36 +304,43 @@ fail:
 
 /* ---- reading --------------------------------------------------------------------------- */
 
+static dip_status read_fields(dip_progress *progress, const cJSON *root, const char *path)
+{
+    const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "format_version");
+    if (!cJSON_IsNumber(version) || version->valuedouble != FORMAT_VERSION)
+        return dip_fail(DIP_FORMAT, "%s: format_version is %g; this program reads %d", path,
+                        cJSON_IsNumber(version) ? version->valuedouble : 0, FORMAT_VERSION);
+    for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, progress_fields[i].key);
+        if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9e15)
+            return dip_fail(DIP_FORMAT, "%s: '%s' must be a number of at least 0", path,
+                            progress_fields[i].key);
+        *(int64_t *)((char *)progress + progress_fields[i].offset) = (int64_t)item->valuedouble;
+    }
+    return DIP_OK;
+}
+
 dip_status dip_checkpoint_read_progress(dip_progress *progress, cJSON **configuration,
                                         const char *dir)
 {
-    char path[4352];
+    char path[4352], *text = NULL;
     cJSON *root = NULL;
+    size_t n_bytes;
+    dip_status status;
     snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
     *configuration = NULL;
     if (!dip_path_exists(path))
         return dip_fail(DIP_CONFIG, "%s holds no %s: it has weights at most, which cannot be "
                                     "resumed from", dir, TRAINER_FILE);
-    DIP_TRY(dip_json_read(&root, path));
-    const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "format_version");
-    if (!cJSON_IsNumber(version) || version->valuedouble != FORMAT_VERSION) {
-        const double seen = cJSON_IsNumber(version) ? version->valuedouble : 0;
-        cJSON_Delete(root);
-        return dip_fail(DIP_FORMAT, "%s: format_version is %g; this program reads %d", path, seen,
-                        FORMAT_VERSION);
-    }
-    for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, progress_fields[i].key);
-        if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9e15) {
-            cJSON_Delete(root);
-            return dip_fail(DIP_FORMAT, "%s: '%s' must be a number of at least 0", path,
-                            progress_fields[i].key);
-        }
-        *(int64_t *)((char *)progress + progress_fields[i].offset) = (int64_t)item->valuedouble;
-    }
+    DIP_TRY(dip_file_read(&text, &n_bytes, path, TRAINER_MAX_BYTES));
+    DIP_TRY_GOTO(dip_json_parse(&root, text, n_bytes, path));
+    DIP_TRY_GOTO(read_fields(progress, root, path));
+    DIP_TRY_GOTO(check_sums(root, text, n_bytes, dir));
     *configuration = cJSON_DetachItemFromObjectCaseSensitive(root, "configuration");
+fail:
     cJSON_Delete(root);
-    return DIP_OK;
+    free(text);
+    return status;
 }
 
 dip_status dip_checkpoint_read(dip_step *step, const dip_progress *progress, const char *dir)

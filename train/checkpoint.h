@@ -2,10 +2,11 @@
  *
  * CHECKPOINTS/NAME/ holds the files of model/clip.h and
  *     optimizer.safetensors   exp_avg.PARAM and exp_avg_sq.PARAM, fp32
- *     trainer.json            where the run stands: dip_progress, and the resolved configuration
+ *     trainer.json            where the run stands: dip_progress, the resolved configuration, and
+ *                             the CRC-32C of every file of the folder, its own included
  * The folder is written under another name, synced, and renamed; CHECKPOINTS/epoch_latest is then
  * pointed at it. A crash leaves the old checkpoint or the new one, and at most a folder
- * .tmp-NAME that the next save removes. Every file but the tokenizer carries its own checksum.
+ * .tmp-NAME that the next save removes. What is resumed from is checked to the last byte first.
  *
  * Errors:  DIP_IO, DIP_NOMEM; reading: DIP_FORMAT or DIP_CONFIG saying which file and why.    */
 #ifndef DIP_TRAIN_CHECKPOINT_H
@@ -36,7 +37,8 @@ dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
                                 const dip_progress *progress, const cJSON *configuration,
                                 const char *checkpoints_dir, const char *name);
 
-/* The run's standing and configuration, before anything is built. Free *configuration. */
+/* The run's standing and configuration, before anything is built; every file's checksum is checked.
+ * Free *configuration. DIP_CONFIG: a folder with weights at most. */
 dip_status dip_checkpoint_read_progress(dip_progress *progress, cJSON **configuration,
                                         const char *dir);
 

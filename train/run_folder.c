@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,9 +49,14 @@ static dip_status find_resume(dip_run_folder *folder, const dip_train_options *o
 {
     char *latest = dip_path_join(folder->checkpoints, "epoch_latest");
     if (!latest) return dip_fail(DIP_NOMEM, "no memory for a path");
-    const bool has_latest = dip_path_exists(latest);
+    struct stat info;
+    const bool has_latest = lstat(latest, &info) == 0;
     dip_status status = DIP_OK;
-    if (!o->resume && has_latest) {
+    if (has_latest && !dip_path_exists(latest) &&
+        (!o->resume || strcmp(o->resume, "latest") == 0)) {
+        status = dip_fail(DIP_CONFIG, "%s points at a checkpoint that is not there; name one that "
+                                      "is with --resume DIR, or start a new run", latest);
+    } else if (!o->resume && has_latest) {
         status = dip_fail(DIP_CONFIG, "%s already holds a run; give another --name, or --resume latest",
                           folder->path);
     } else if (o->resume && strcmp(o->resume, "latest") == 0) {
@@ -62,8 +68,6 @@ static dip_status find_resume(dip_run_folder *folder, const dip_train_options *o
     } else if (o->resume) {
         folder->resume = dip_format("%s", o->resume);
         if (!folder->resume) status = dip_fail(DIP_NOMEM, "no memory for a path");
-        else if (!dip_path_is_dir(o->resume))
-            status = dip_fail(DIP_CONFIG, "--resume %s: there is no such checkpoint folder", o->resume);
     }
     free(latest);
     return status;

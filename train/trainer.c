@@ -95,6 +95,9 @@ static dip_status check(trainer *t)
         collect(mistakes, dip_pattern_expand_files(&t->zeroshot.shards, o->zeroshot_data));
     if (o->classnames) collect(mistakes, dip_classnames_read(&t->classnames, o->classnames));
     if (o->templates) collect(mistakes, dip_templates_read(&t->templates, o->templates));
+    if (o->resume && strcmp(o->resume, "latest") != 0 && !dip_path_is_dir(o->resume))
+        collect(mistakes, dip_fail(DIP_CONFIG, "--resume %s: there is no such checkpoint folder",
+                                   o->resume));
     return mistakes[0] ? dip_fail(DIP_CONFIG, "%s", mistakes) : DIP_OK;
 }
 
@@ -205,19 +208,71 @@ static dip_status open_step(trainer *t)
     return DIP_OK;
 }
 
-static dip_status start_or_resume(trainer *t)
+/* The model and the tokenizer of a checkpoint are this run's, whatever their files are called. */
+static dip_status check_same_model(const trainer *t, const char *dir)
 {
-    if (!t->folder.resume) return dip_step_init_weights(&t->step, (uint64_t)t->o->seed);
-    dip_progress saved;
+    char *path = dip_path_join(dir, DIP_CONFIG_FILE);
+    dip_model_config config;
+    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path");
+    dip_status status = dip_model_config_open(&config, path);
+    free(path);
+    DIP_TRY(status);
+    cJSON *saved = dip_model_config_to_json(&config), *now = dip_model_config_to_json(&t->config);
+    const bool same = saved && now &&
+                      cJSON_Compare(cJSON_GetObjectItemCaseSensitive(saved, "model_cfg"),
+                                    cJSON_GetObjectItemCaseSensitive(now, "model_cfg"), 1);
+    const bool memory = saved && now;
+    cJSON_Delete(saved);
+    cJSON_Delete(now);
+    if (!memory) return dip_fail(DIP_NOMEM, "no memory to compare models");
+    return same ? DIP_OK
+                : dip_fail(DIP_CONFIG, "the model of %s (%s) is not what --model %s and --tokenizer "
+                                       "%s give", dir, DIP_CONFIG_FILE, t->o->model,
+                           t->o->tokenizer);
+}
+
+static dip_status check_same_tokenizer(const trainer *t, const char *dir)
+{
+    const dip_string_list *changes = &t->o->resume_changes;
+    size_t n, n_saved;
+    const void *now = dip_tokenizer_bytes(t->tokenizer, &n);
+    char *saved = NULL, *path = dip_path_join(dir, DIP_TOKENIZER_FILE);
+    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path");
+    for (size_t i = 0; i < changes->n_items; i++)
+        if (strcmp(changes->items[i], "tokenizer") == 0) goto done;
+    dip_status status = dip_file_read(&saved, &n_saved, path, 64 << 20);
+    if (status == DIP_OK && (n_saved != n || memcmp(saved, now, n) != 0))
+        status = dip_fail(DIP_CONFIG, "--tokenizer %s is not the one of %s; allow it with "
+                                      "--resume-changes tokenizer", t->o->tokenizer, dir);
+    free(saved);
+    free(path);
+    return status;
+done:
+    free(path);
+    return DIP_OK;
+}
+
+/* Would the run in `dir` go on as the same run? */
+static dip_status check_resumed(const trainer *t, dip_progress *saved, const char *dir)
+{
     cJSON *configuration = NULL;
-    DIP_TRY(dip_checkpoint_read_progress(&saved, &configuration, t->folder.resume));
+    DIP_TRY(dip_checkpoint_read_progress(saved, &configuration, dir));
     dip_status status =
         configuration ? dip_run_folder_check_resumed(t->o, configuration) : DIP_OK;
     cJSON_Delete(configuration);
     DIP_TRY(status);
-    if (saved.n_samples != t->progress.n_samples)
+    if (saved->n_samples != t->progress.n_samples)
         return dip_fail(DIP_CONFIG, "the resumed run had %lld training pairs, --train-data has %lld",
-                        (long long)saved.n_samples, (long long)t->progress.n_samples);
+                        (long long)saved->n_samples, (long long)t->progress.n_samples);
+    DIP_TRY(check_same_model(t, dir));
+    return check_same_tokenizer(t, dir);
+}
+
+static dip_status start_or_resume(trainer *t)
+{
+    dip_progress saved;
+    if (!t->folder.resume) return dip_step_init_weights(&t->step, (uint64_t)t->o->seed);
+    DIP_TRY(check_resumed(t, &saved, t->folder.resume));
     DIP_TRY(dip_checkpoint_read(&t->step, &saved, t->folder.resume));
     saved.total_steps = t->progress.total_steps;
     t->progress = saved;
@@ -238,6 +293,10 @@ static dip_status prepare(trainer *t)
     DIP_TRY(lay_out_schedule(t));
     t->configuration = dip_config_to_json(&dip_train_option_table, o);
     if (!t->configuration) return dip_fail(DIP_NOMEM, "no memory for the configuration");
+    if (o->resume && strcmp(o->resume, "latest") != 0) {
+        dip_progress saved; /* a refusal leaves no run folder behind */
+        DIP_TRY(check_resumed(t, &saved, o->resume));
+    }
     DIP_TRY(dip_run_folder_open(&t->folder, o, dip_dtype_name(t->dtype)));
     DIP_TRY(open_step(t));
     DIP_TRY(start_or_resume(t));
@@ -390,7 +449,7 @@ static dip_status train_epoch(trainer *t)
         if (t->progress.step % t->o->log_every_n_steps == 0 || step_of_epoch == t->steps_per_epoch ||
             t->progress.step == t->schedule.total)
             log_step(t, &w, &result, lr, step_of_epoch);
-        if (*t->stop) {
+        if (*t->stop && t->progress.step < t->schedule.total) { /* else it ends by itself */
             char name[64];
             snprintf(name, sizeof name, "epoch_%lld_step_%lld", (long long)t->progress.epoch,
                      (long long)t->progress.step);

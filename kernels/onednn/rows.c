@@ -5,7 +5,7 @@
 /* Threads worth waking for this many bytes. */
 static int threads_for(const dip_exec *exec, int64_t n_bytes)
 {
-    int64_t useful = 1 + n_bytes / 65536;
+    int64_t useful = 1 + n_bytes / (256 << 10);
     return useful < exec->n_threads ? (int)useful : exec->n_threads;
 }
 

@@ -284,7 +284,9 @@ static void test_average_of_the_weights(void **state)
 static void test_accumulation(void **state)
 {
     (void)state;
-    const char *flags = "--caption-duplicates positive --max-steps 6 --epochs 6 --warmup 0";
+    /* A large eps: with the usual one the sign of a gradient that is next to nothing, rounding, is
+     * a whole step. */
+    const char *flags = "--caption-duplicates positive --epochs 6 --warmup 0 --eps 1e-3";
     char *one = dip_format("--batch-size 32 %s", flags);
     char *four = dip_format("--batch-size 8 --accum-freq 4 %s", flags);
     tiny_run_ok("one_of_32", one);
@@ -310,8 +312,8 @@ static void test_accumulation(void **state)
         free(values[0]);
         free(values[1]);
     }
-    /* Six steps of lr 2e-3 move a weight by up to 1.2e-2. */
-    if (!(difference < 2e-5)) fail_msg("weights differ by %g", difference);
+    if (!(difference < 1e-6)) fail_msg("weights differ by %g", difference);
+    print_message("weights differ by %g\n", difference);
     for (int i = 0; i < 2; i++) dip_safetensors_close(files[i]);
     free(one);
     free(four);
