@@ -5,9 +5,8 @@
  *   gelu(x)  = max(x, 0) - S(a),                   S(a) = a Q(a)
  *   gelu'(x) = R(a) for x < 0, else 1 - R(a),      R(a) = Q(a) - a phi(a)
  * S and R are interpolated around the multiples of 1/4 from 0 to 30/4 and taken for zero
- * beyond. A coefficient is looked up by one permutation of two registers. fp32 uses degree 4
- * (absolute error of S and R below 2e-7 and 4e-7 over all x, mostly rounding), bf16 degree 3
- * (below 5e-6, a hundredth of a rounding to bf16). gelu(-inf) is 0; NaN stays NaN. */
+ * beyond, by polynomials of degree 4 whose error is that of fp32's rounding. A coefficient is
+ * looked up by one permutation of two registers. gelu(-inf) is 0; NaN stays NaN. */
 #include "kernels/onednn/gemm_blocks.h"
 
 #include <immintrin.h>
@@ -17,14 +16,14 @@
 
 /* ---- the tables ------------------------------------------------------------------------ */
 
-enum { N_CENTERS = 32, MAX_COEFFICIENTS = 5, N_COEFFICIENTS_F32 = 5, N_COEFFICIENTS_BF16 = 4 };
+enum { N_CENTERS = 32, N_COEFFICIENTS = 5 };
 
 typedef struct table {
-    _Alignas(64) float coefficient[MAX_COEFFICIENTS][N_CENTERS];
+    _Alignas(64) float coefficient[N_COEFFICIENTS][N_CENTERS];
 } table;
 
 #define CENTER_DISTANCE 0.25f
-static table table_s[2], table_r[2]; /* [dtype] */
+static table table_s, table_r;
 
 static double tail_probability(double a)
 {
@@ -44,12 +43,13 @@ static double r_function(double a)
 /* The polynomial through n Chebyshev points around each center: Newton's divided differences,
  * then expanded into powers of the distance from the center. Around 0,
  * where a >= 0 uses one half only and S is judged relative to a, one of the points is 0 itself. */
-static void fill_table(table *out, double (*function)(double), int n)
+static void fill_table(table *out, double (*function)(double))
 {
+    const int n = N_COEFFICIENTS;
     const double pi = 3.14159265358979323846;
     memset(out, 0, sizeof *out); /* the last entry stays zero: the far tail */
     for (int center = 0; center < N_CENTERS - 1; center++) {
-        double at[MAX_COEFFICIENTS], value[MAX_COEFFICIENTS], power[MAX_COEFFICIENTS] = {0};
+        double at[N_COEFFICIENTS], value[N_COEFFICIENTS], power[N_COEFFICIENTS] = {0};
         for (int i = 0; i < n; i++) {
             at[i] = 0.5 * (double)CENTER_DISTANCE * cos(pi * (2 * i + 1) / (2 * n));
             if (center == 0) at[i] = 0.25 * (double)CENTER_DISTANCE * (1 - cos(pi * i / n));
@@ -68,10 +68,8 @@ static void fill_table(table *out, double (*function)(double), int n)
 
 static void fill_tables(void)
 {
-    fill_table(&table_s[DIP_F32], s_function, N_COEFFICIENTS_F32);
-    fill_table(&table_r[DIP_F32], r_function, N_COEFFICIENTS_F32);
-    fill_table(&table_s[DIP_BF16], s_function, N_COEFFICIENTS_BF16);
-    fill_table(&table_r[DIP_BF16], r_function, N_COEFFICIENTS_BF16);
+    fill_table(&table_s, s_function);
+    fill_table(&table_r, r_function);
 }
 
 static void tables_init(void)
@@ -89,11 +87,9 @@ enum { MAX_VECTORS = 4 };
 #define INLINE static inline __attribute__((always_inline))
 
 /* out = the table's function at magnitude = |x| or less, if |x| is beyond the last center. */
-INLINE void look_up(__m512 *out, const table *tables, __m512 *magnitude, int n_vectors,
-                    dip_dtype dtype)
+INLINE void look_up(__m512 *out, const table *t, __m512 *magnitude, int n_vectors)
 {
-    const table *t = &tables[dtype];
-    const int n = dtype == DIP_F32 ? N_COEFFICIENTS_F32 : N_COEFFICIENTS_BF16;
+    const int n = N_COEFFICIENTS;
     /* Added to a number, leaves its nearest multiple of 1/4 in the low bits. */
     const __m512 to_quarters = _mm512_set1_ps(0x1.8p21f);
     __m512i center[MAX_VECTORS];
@@ -110,21 +106,21 @@ INLINE void look_up(__m512 *out, const table *tables, __m512 *magnitude, int n_v
     }
 }
 
-INLINE void gelu(__m512 *x, int n_vectors, dip_dtype dtype)
+INLINE void gelu(__m512 *x, int n_vectors)
 {
     const __m512 last = _mm512_set1_ps((N_CENTERS - 1) * CENTER_DISTANCE);
     __m512 s[MAX_VECTORS], magnitude[MAX_VECTORS];
     EACH magnitude[v] = _mm512_range_ps(x[v], last, 0xa); /* the smaller magnitude, positive */
-    look_up(s, table_s, magnitude, n_vectors, dtype);
+    look_up(s, &table_s, magnitude, n_vectors);
     EACH x[v] = _mm512_sub_ps(_mm512_max_ps(_mm512_setzero_ps(), x[v]), s[v]); /* NaN stays */
 }
 
-INLINE void gelu_gradient(__m512 *x, int n_vectors, dip_dtype dtype)
+INLINE void gelu_gradient(__m512 *x, int n_vectors)
 {
     const __m512 last = _mm512_set1_ps((N_CENTERS - 1) * CENTER_DISTANCE);
     __m512 r[MAX_VECTORS], magnitude[MAX_VECTORS];
     EACH magnitude[v] = _mm512_min_ps(last, _mm512_abs_ps(x[v])); /* NaN stays */
-    look_up(r, table_r, magnitude, n_vectors, dtype);
+    look_up(r, &table_r, magnitude, n_vectors);
     EACH
     {
         __mmask16 positive = _knot_mask16(_mm512_movepi32_mask(_mm512_castps_si512(x[v])));
@@ -132,14 +128,13 @@ INLINE void gelu_gradient(__m512 *x, int n_vectors, dip_dtype dtype)
     }
 }
 
-/* 1 / (1 + exp(-1.702 x)); the power by 2^n 2^f, f in [-1/2, 1/2], and the Taylor series of 2^f.
- * bf16 needs neither its last terms nor an exact quotient. */
-INLINE void sigmoid_1702(__m512 *out, const __m512 *x, int n_vectors, dip_dtype dtype)
+/* 1 / (1 + exp(-1.702 x)); the power by 2^n 2^f, f in [-1/2, 1/2], and the Taylor series of 2^f. */
+INLINE void sigmoid_1702(__m512 *out, const __m512 *x, int n_vectors)
 {
     static const float taylor[] = {
         1.5252733804e-5f, 1.5403530393e-4f, 1.3333558146e-3f, 9.6181291076e-3f,
         5.5504108665e-2f, 2.4022650696e-1f, 6.9314718056e-1f, 1.0f};
-    const int first = dtype == DIP_F32 ? 0 : 2, end = sizeof taylor / sizeof taylor[0];
+    const int n_terms = sizeof taylor / sizeof taylor[0];
     const __m512 scale = _mm512_set1_ps(-1.702f * 1.44269504088896341f);
     const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2);
     __m512 y[MAX_VECTORS], f[MAX_VECTORS];
@@ -149,31 +144,30 @@ INLINE void sigmoid_1702(__m512 *out, const __m512 *x, int n_vectors, dip_dtype 
         y[v] = _mm512_min_ps(_mm512_set1_ps(120), _mm512_mul_ps(x[v], scale));
         y[v] = _mm512_max_ps(_mm512_set1_ps(-120), y[v]);
         f[v] = _mm512_reduce_ps(y[v], 0);
-        out[v] = _mm512_set1_ps(taylor[first]);
+        out[v] = _mm512_set1_ps(taylor[0]);
     }
-    for (int j = first + 1; j < end; j++)
+    for (int j = 1; j < n_terms; j++)
         EACH out[v] = _mm512_fmadd_ps(out[v], f[v], _mm512_set1_ps(taylor[j]));
     EACH
     {
         __m512 sum = _mm512_add_ps(one, _mm512_scalef_ps(out[v], _mm512_sub_ps(y[v], f[v])));
         out[v] = _mm512_rcp14_ps(sum);
-        if (dtype == DIP_F32) /* one Newton step */
-            out[v] = _mm512_mul_ps(out[v], _mm512_fnmadd_ps(sum, out[v], two));
+        out[v] = _mm512_mul_ps(out[v], _mm512_fnmadd_ps(sum, out[v], two)); /* Newton's step */
     }
 }
 
-INLINE void quickgelu(__m512 *x, int n_vectors, dip_dtype dtype)
+INLINE void quickgelu(__m512 *x, int n_vectors)
 {
     __m512 s[MAX_VECTORS];
-    sigmoid_1702(s, x, n_vectors, dtype);
+    sigmoid_1702(s, x, n_vectors);
     EACH x[v] = _mm512_mul_ps(x[v], s[v]);
 }
 
 /* (x s)' = s + 1.702 x s (1 - s) */
-INLINE void quickgelu_gradient(__m512 *x, int n_vectors, dip_dtype dtype)
+INLINE void quickgelu_gradient(__m512 *x, int n_vectors)
 {
     __m512 s[MAX_VECTORS];
-    sigmoid_1702(s, x, n_vectors, dtype);
+    sigmoid_1702(s, x, n_vectors);
     EACH
     {
         __m512 slope = _mm512_mul_ps(_mm512_mul_ps(x[v], _mm512_set1_ps(1.702f)), s[v]);
@@ -221,8 +215,8 @@ INLINE void forward_rows(const dip_gemm_epilogue *e, const float *c, int64_t at,
         _mm512_add_ps(_mm512_load_ps(c + 16 * v), _mm512_load_ps(e->bias + col + v % 2 * 16));
     if (e->pre != NULL)
         for (int i = 0; i < n_rows; i++) store_row(e->pre, at + i * e->ld, mask, x + 2 * i, dtype);
-    if (act == DIP_ACT_GELU) gelu(x, n_vectors, dtype);
-    if (act == DIP_ACT_QUICKGELU) quickgelu(x, n_vectors, dtype);
+    if (act == DIP_ACT_GELU) gelu(x, n_vectors);
+    if (act == DIP_ACT_QUICKGELU) quickgelu(x, n_vectors);
     if (e->residual != NULL) {
         __m512 r[MAX_VECTORS];
         for (int i = 0; i < n_rows; i++)
@@ -240,9 +234,9 @@ INLINE void gradient_rows(const dip_gemm_epilogue *e, const float *c, int64_t at
     (void)col;
     for (int i = 0; i < n_rows; i++) load_row(x + 2 * i, e->act_pre, at + i * e->ld, mask, dtype);
     if (act == DIP_ACT_GELU)
-        gelu_gradient(x, n_vectors, dtype);
+        gelu_gradient(x, n_vectors);
     else
-        quickgelu_gradient(x, n_vectors, dtype);
+        quickgelu_gradient(x, n_vectors);
     EACH x[v] = _mm512_mul_ps(x[v], _mm512_load_ps(c + 16 * v));
     for (int i = 0; i < n_rows; i++) store_row(e->out, at + i * e->ld, mask, x + 2 * i, dtype);
 }
