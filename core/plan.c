@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define HAS_ASAN 1
@@ -27,7 +26,7 @@
 /* Far above any machine, far below the overflow of a sum of two. */
 #define MAX_SPACE_BYTES (SIZE_MAX / 16)
 
-enum { HOST_ALIGNMENT = 64, HUGE_PAGE_BYTES = 2 << 20 };
+enum { HOST_ALIGNMENT = 64 };
 
 typedef struct region {
     char *name;
@@ -47,16 +46,11 @@ struct dip_plan {
     dip_region too_large; /* a region beyond any address range, -1 if none */
 };
 
-/* Large blocks start on a huge page: training walks gigabytes, and 4 KiB pages cost it TLB
- * misses. */
 static void *host_allocate(void *context, size_t n_bytes)
 {
     (void)context;
-    size_t alignment = n_bytes >= 2 * (size_t)HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : HOST_ALIGNMENT;
     void *pointer;
-    if (posix_memalign(&pointer, alignment, n_bytes) != 0) return NULL;
-    if (alignment == HUGE_PAGE_BYTES) madvise(pointer, n_bytes, MADV_HUGEPAGE);
-    return pointer;
+    return posix_memalign(&pointer, HOST_ALIGNMENT, n_bytes) == 0 ? pointer : NULL;
 }
 
 static void host_release(void *context, void *pointer)

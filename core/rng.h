@@ -22,7 +22,7 @@ typedef struct dip_rng {
 
 /* Purposes of random numbers; mixed into the stream so that no two uses share one. */
 typedef enum dip_rng_use {
-    DIP_RNG_INIT = 1,    /* parameter initialisation; item = parameter index */
+    DIP_RNG_INIT = 1,    /* parameter initialisation; item = hash of its name */
     DIP_RNG_ORDER = 2,   /* sample order; item = epoch */
     DIP_RNG_AUGMENT = 3, /* augmentation and caption choice; item = sample index */
     DIP_RNG_SHARD = 4,   /* writing shards */

@@ -297,7 +297,10 @@ dip_status dip_loader_start(dip_loader *loader, int64_t epoch, int64_t position)
     }
     loader->epoch = epoch;
     loader->scanned = loader->position = position;
-    loader->n_seen = loader->n_bad = 0;
+    /* What came before was judged when it was read; the few that are left of an epoch must not be
+     * held to a share of themselves alone. */
+    loader->n_seen = position;
+    loader->n_bad = 0;
     loader->failed = DIP_OK;
 
     pthread_mutex_lock(&loader->lock);

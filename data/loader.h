@@ -12,8 +12,9 @@
  * Faults:  a bad sample enters the ledger when a batch passes it by, not when it is decoded ahead:
  *          the ledger agrees with dip_loader_position.
  * Errors:  dip_loader_next: DIP_END after the last batch; DIP_FORMAT when more than
- *          max_bad_fraction of the samples seen in this epoch (since dip_loader_start) were bad
- *          (checked once 100 were seen, and at the end). DIP_CONFIG for impossible options.  */
+ *          max_bad_fraction of the samples of this epoch up to here were bad (those before the
+ *          position of dip_loader_start count as good; checked from the hundredth on, and at
+ *          the end). DIP_CONFIG for impossible options.  */
 #ifndef DIP_DATA_LOADER_H
 #define DIP_DATA_LOADER_H
 

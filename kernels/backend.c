@@ -1,7 +1,9 @@
 /* The only file that knows which backends were compiled in, and the CPU as a device. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "core/threads.h"
 #include "kernels/cpu/reference.h"
@@ -9,18 +11,22 @@
 #include "kernels/onednn/onednn.h"
 #include "kernels/ops.h"
 
-enum { CPU_ALIGNMENT = 64, MAX_THREADS = 4096 };
+enum { CPU_ALIGNMENT = 64, HUGE_PAGE_BYTES = 2 << 20, MAX_THREADS = 4096 };
 
 /* ---- the CPU as a device ---------------------------------------------------------------- */
 
+/* Large blocks start on a huge page: training walks gigabytes, and 4 KiB pages cost it TLB
+ * misses. */
 static dip_status cpu_allocate(const dip_device *device, void **out, size_t n_bytes)
 {
-    const size_t rounding = device->alignment - 1;
+    const bool large = n_bytes >= 2 * (size_t)HUGE_PAGE_BYTES;
+    const size_t alignment = large ? HUGE_PAGE_BYTES : device->alignment;
     *out = NULL;
-    if (n_bytes <= PTRDIFF_MAX - rounding) {
-        size_t rounded = (n_bytes + rounding) & ~rounding;
+    if (n_bytes <= PTRDIFF_MAX - (alignment - 1)) {
+        size_t rounded = (n_bytes + alignment - 1) & ~(alignment - 1);
         /* Nothing is booked as one line, so that NULL always means failure. */
-        *out = aligned_alloc(device->alignment, rounded > 0 ? rounded : device->alignment);
+        *out = aligned_alloc(alignment, rounded > 0 ? rounded : alignment);
+        if (*out && large) madvise(*out, rounded, MADV_HUGEPAGE);
     }
     if (*out) return DIP_OK;
     return dip_fail(DIP_NOMEM, "cannot allocate %zu bytes on device %s", n_bytes, device->name);

@@ -84,8 +84,13 @@ dip_status dip_text_plan(dip_text_pass **out, const dip_text *tower, dip_plan *p
     pass->max_rows = (int64_t)rows;
     pass->save = save;
     for (int i = 0; i < N_BUFFERS; i++) pass->regions[i] = -1;
-    pass->host_index = malloc((rows + 2 * b + 1) * sizeof *pass->host_index);
     dip_status status = DIP_OK;
+    if (rows > INT32_MAX) {
+        status = dip_fail(DIP_CONFIG, "%lld texts of %d tokens at once are too many",
+                          (long long)max_texts, config->context_length);
+        goto fail;
+    }
+    pass->host_index = malloc((rows + 2 * b + 1) * sizeof *pass->host_index);
     if (!pass->host_index) {
         status = dip_fail(DIP_NOMEM, "no memory for a pass of the text tower");
         goto fail;
@@ -171,6 +176,9 @@ static dip_status check_batch(const dip_text *tower, dip_text_pass *pass, const 
             return dip_fail(DIP_FORMAT, "text %lld has %d tokens; the model takes 1 to %d",
                             (long long)i, (int)length, config->context_length);
         if (length > pass->max_length) pass->max_length = length;
+    }
+    /* No text is too long, so all of it fits. */
+    for (int64_t i = 0; i < n_texts; i++) {
         host[pass->n_rows + i] = offsets[i];
         host[pass->n_rows + n_texts + 1 + i] = offsets[i + 1] - 1;
     }

@@ -140,6 +140,9 @@ static dip_status random_batch(dip_batch *batch, double *mean_length, const dip_
     if (strcmp(o->text_lengths, "full") != 0 && (*end || mean < 2 || mean > context))
         return dip_fail(DIP_CONFIG, "--text-lengths '%s' must be full or a number from 2 to the "
                                     "context length %d", o->text_lengths, context);
+    if (n > INT32_MAX / context)
+        return dip_fail(DIP_CONFIG, "--batch %lld x --accum-freq %lld: captions of %d tokens are too "
+                                    "many", (long long)o->batch, (long long)o->accum_freq, context);
     uint8_t *images = malloc((size_t)(n * side * side * 3));
     int32_t *tokens = malloc((size_t)(n * context) * sizeof *tokens);
     int32_t *offsets = malloc((size_t)(n + 1) * sizeof *offsets);

@@ -1,5 +1,6 @@
 #include "train/checkpoint.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 
 #define OPTIMIZER_FILE "optimizer.safetensors"
 #define TRAINER_FILE "trainer.json"
+#define UNFINISHED ".tmp-"
 
 enum { FORMAT_VERSION = 1, TRAINER_MAX_BYTES = 1 << 20, MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16 };
 
@@ -268,13 +270,29 @@ static dip_status put_in_place(const char *made, const char *final, const char *
     return status;
 }
 
+/* What an interrupted save left, under this name or another; the run's lock makes it ours. */
+static dip_status remove_unfinished(const char *checkpoints_dir)
+{
+    DIR *dir = opendir(checkpoints_dir);
+    if (!dir) return dip_fail(DIP_IO, "cannot read %s: %s", checkpoints_dir, strerror(errno));
+    dip_status status = DIP_OK;
+    for (struct dirent *entry; status == DIP_OK && (entry = readdir(dir));) {
+        if (strncmp(entry->d_name, UNFINISHED, sizeof UNFINISHED - 1) != 0) continue;
+        char *path = dip_path_join(checkpoints_dir, entry->d_name);
+        status = path ? dip_remove_tree(path) : dip_fail(DIP_NOMEM, "no memory for a path");
+        free(path);
+    }
+    closedir(dir);
+    return status;
+}
+
 dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
                                 const dip_progress *progress, const cJSON *configuration,
                                 const char *checkpoints_dir, const char *name)
 {
     const size_t n = (size_t)step->clip->table.n_values;
     float *host = malloc(2 * n * sizeof *host);
-    char *temporary = dip_format("%s/.tmp-%s", checkpoints_dir, name);
+    char *temporary = dip_format("%s/" UNFINISHED "%s", checkpoints_dir, name);
     char *replaced = dip_format("%s/.old-%s", checkpoints_dir, name);
     char *final = dip_path_join(checkpoints_dir, name);
     char *latest = dip_path_join(checkpoints_dir, "epoch_latest");
@@ -283,7 +301,8 @@ dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
         status = dip_fail(DIP_NOMEM, "no memory to write checkpoint %s", name);
         goto fail;
     }
-    DIP_TRY_GOTO(dip_remove_tree(temporary));
+    DIP_TRY_GOTO(dip_make_dirs(checkpoints_dir));
+    DIP_TRY_GOTO(remove_unfinished(checkpoints_dir));
     DIP_TRY_GOTO(dip_remove_tree(replaced));
     DIP_TRY_GOTO(dip_make_dirs(temporary));
     DIP_TRY_GOTO(write_files(step, tokenizer, progress, configuration, temporary, host));

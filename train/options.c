@@ -93,9 +93,10 @@ static const dip_option options[] = {
     {"name", DIP_OPT_STRING, AT(name), NULL, 0, 0, NULL, false, "NAME",
      "The run's folder; default: time, model, lr, batch, workers, precision."},
     {"resume", DIP_OPT_STRING, AT(resume), NULL, 0, 0, NULL, false, "latest|DIR",
-     "Go on from a checkpoint. latest: the newest of this run's, or a fresh start if there is none."},
+     "Go on from a checkpoint. latest: the newest of the run --name, or a fresh start if there is "
+     "none."},
     {"resume-changes", DIP_OPT_LIST, AT(resume_changes), NULL, 0, 0, NULL, false, "KEY ...",
-     "Options that may differ from the resumed run's, by their JSON key (epochs, train_data, ...)."},
+     "Options that may differ from the resumed run's (epochs, lr, train-data, ...)."},
     {"save-frequency", DIP_OPT_INT, AT(save_frequency), "1", 0, 1 << 20, NULL, false, "N",
      "Keep a checkpoint every N epochs (the last one always). 0: only the last."},
     {"save-most-recent", DIP_OPT_BOOL, AT(save_most_recent), "false", 0, 0, NULL, false, NULL,

@@ -28,6 +28,71 @@ static char *default_name(const dip_train_options *o, const char *precision)
     return name;
 }
 
+/* Append "OPTION 'NAME': WHY" to a list of sentences; a long name is cut. */
+static void mistake(char *list, size_t n, const char *option, const char *name, const char *why)
+{
+    const size_t used = strlen(list);
+    snprintf(list + used, n - used, "%s%s '%.200s'%s", used ? "\n" : "", option, name, why);
+}
+
+/* Are the two words the same key, '-' and '_' being the same letter? */
+static bool same_key(const char *a, const char *b)
+{
+    while (*a && (*a == '-' ? '_' : *a) == (*b == '-' ? '_' : *b)) a++, b++;
+    return *a == *b;
+}
+
+/* Words of --resume-changes that are no option would allow nothing. */
+static void check_changes(char *list, size_t n, const dip_train_options *o)
+{
+    enum { MAX_KEYS = 128 };
+    const char *keys[MAX_KEYS];
+    size_t n_keys = 0;
+    for (; n_keys < dip_train_option_table.n_options && n_keys < MAX_KEYS; n_keys++)
+        keys[n_keys] = dip_train_option_table.options[n_keys].key;
+    for (size_t i = 0; i < o->resume_changes.n_items; i++) {
+        const char *word = o->resume_changes.items[i];
+        size_t k = 0;
+        while (k < n_keys && !same_key(word, keys[k])) k++;
+        if (k < n_keys) continue;
+        const char *nearest = dip_nearest_word(word, keys, n_keys);
+        char why[128];
+        snprintf(why, sizeof why, " is not an option%s%s%s", nearest ? ", did you mean " : "",
+                 nearest ? nearest : "", nearest ? "?" : "");
+        mistake(list, n, "--resume-changes", word, why);
+    }
+}
+
+static bool is_no_folder(const char *path)
+{
+    return dip_path_exists(path) && !dip_path_is_dir(path);
+}
+
+dip_status dip_run_folder_check(const dip_train_options *o)
+{
+    /* What is made below LOGS/NAME adds no more than this. */
+    enum { LONGEST_LOGS = 3500, LONGEST_NAME = 200 };
+    char list[2048] = "";
+    const char *name = o->name ? o->name : "";
+    char *path = dip_path_join(o->logs, name);
+    if (!path) return dip_fail(DIP_NOMEM, "no memory for the run's path");
+    if (strlen(o->logs) > LONGEST_LOGS)
+        mistake(list, sizeof list, "--logs", o->logs, "... is longer than 3500 bytes");
+    else if (is_no_folder(o->logs))
+        mistake(list, sizeof list, "--logs", o->logs, " is a file, not a folder");
+    else if (strlen(name) > LONGEST_NAME)
+        mistake(list, sizeof list, "--name", name, "... is longer than 200 bytes");
+    else if (is_no_folder(path))
+        mistake(list, sizeof list, "--name", name, ": a file has the name of the run's folder");
+    if (o->resume && strcmp(o->resume, "latest") != 0 && !dip_path_is_dir(o->resume))
+        mistake(list, sizeof list, "--resume", o->resume, ": there is no such checkpoint folder");
+    if (o->resume && strcmp(o->resume, "latest") == 0 && !o->name)
+        mistake(list, sizeof list, "--resume", "latest", " needs the run's --name");
+    check_changes(list, sizeof list, o);
+    free(path);
+    return list[0] ? dip_fail(DIP_CONFIG, "%s", list) : DIP_OK;
+}
+
 static dip_status lock_folder(dip_run_folder *folder)
 {
     char *path = dip_path_join(folder->path, ".lock");
@@ -148,7 +213,8 @@ dip_status dip_run_folder_add_result(const dip_run_folder *folder, const char *j
 dip_status dip_run_folder_check_resumed(const dip_train_options *now, const cJSON *saved)
 {
     static const char *const decisive[] = {
-        "train_data", "json_text_key", "caption_lines", "caption_duplicates", "model", "loss",
+        "train_data", "json_text_key", "max_image_pixels", "caption_lines", "caption_duplicates",
+        "model", "loss",
         "batch_size", "accum_freq", "epochs", "max_steps", "warmup", "lr", "lr_scheduler", "wd",
         "beta1", "beta2", "eps", "grad_clip_norm", "ema_decay", "seed", "crop_scale_min",
         "crop_scale_max", "crop_ratio", "flip", "image_mean", "image_std",
@@ -161,7 +227,7 @@ dip_status dip_run_folder_check_resumed(const dip_train_options *now, const cJSO
         const cJSON *b = cJSON_GetObjectItemCaseSensitive(current, decisive[i]);
         bool allowed = (!a && !b) || (a && b && cJSON_Compare(a, b, 1));
         for (size_t j = 0; j < now->resume_changes.n_items && !allowed; j++)
-            allowed = strcmp(now->resume_changes.items[j], decisive[i]) == 0;
+            allowed = same_key(now->resume_changes.items[j], decisive[i]);
         if (allowed) continue;
         char *was = NULL, *is = NULL;
         if ((a && dip_json_print(&was, a, false) != DIP_OK) ||

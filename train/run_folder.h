@@ -1,6 +1,6 @@
 /* run_folder.h - LOGS/NAME: out.log, params.txt, checkpoints/, one run at a time.
  *
- * Usage:   dip_run_folder_open decides the name, makes the folders, takes the lock and opens
+ * Usage:   dip_run_folder_check while checking; dip_run_folder_open decides the name, makes the folders, takes the lock and opens
  *          out.log; dip_run_folder_close gives all back.
  * Errors:  DIP_CONFIG: a run of that name exists and --resume is not given, another process is
  *          running in it, nothing to resume from; DIP_IO.                                     */
@@ -17,6 +17,11 @@ typedef struct dip_run_folder {
     char *resume;      /* checkpoint folder to go on from, NULL: a fresh start */
     int lock;          /* descriptor of LOGS/NAME/.lock */
 } dip_run_folder;
+
+/* What can be said without making anything: --logs and the run's folder are no files, their names
+ * not too long, --resume DIR is a folder, --resume latest has a --name, --resume-changes names
+ * options. All mistakes at once. DIP_CONFIG. */
+dip_status dip_run_folder_check(const dip_train_options *options);
 
 /* `precision` is the resolved one; it is part of the default name. */
 dip_status dip_run_folder_open(dip_run_folder *folder, const dip_train_options *options,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -95,9 +96,7 @@ static dip_status check(trainer *t)
         collect(mistakes, dip_pattern_expand_files(&t->zeroshot.shards, o->zeroshot_data));
     if (o->classnames) collect(mistakes, dip_classnames_read(&t->classnames, o->classnames));
     if (o->templates) collect(mistakes, dip_templates_read(&t->templates, o->templates));
-    if (o->resume && strcmp(o->resume, "latest") != 0 && !dip_path_is_dir(o->resume))
-        collect(mistakes, dip_fail(DIP_CONFIG, "--resume %s: there is no such checkpoint folder",
-                                   o->resume));
+    collect(mistakes, dip_run_folder_check(o));
     return mistakes[0] ? dip_fail(DIP_CONFIG, "%s", mistakes) : DIP_OK;
 }
 
@@ -115,6 +114,23 @@ static void fit_text_tower(trainer *t)
 
 /* ---- preparing --------------------------------------------------------------------------- */
 
+/* An image of a class without a name would end the run at its first measurement. */
+static dip_status check_labels(const trainer *t)
+{
+    const dip_samples *samples = t->zeroshot.samples;
+    const size_t n_classes = t->classnames.n_items;
+    for (int64_t i = 0; i < dip_samples_count(samples); i++) {
+        const dip_sample sample = dip_samples_get(samples, i);
+        char where[512];
+        if (sample.label >= 0 && (size_t)sample.label < n_classes) continue;
+        return dip_fail(DIP_CONFIG, "--zeroshot-data %s: label %lld is not one of 0..%zu, the classes "
+                                    "of --classnames %s",
+                        dip_sample_where(&sample, where, sizeof where), (long long)sample.label,
+                        n_classes - 1, t->o->classnames);
+    }
+    return DIP_OK;
+}
+
 static dip_status index_data(trainer *t)
 {
     const char *key = t->o->json_text_key;
@@ -124,10 +140,10 @@ static dip_status index_data(trainer *t)
     if (t->o->val_data)
         DIP_TRY(dip_samples_open(&t->val.samples, &t->val.shards,
                                  DIP_NEEDS_IMAGE | DIP_NEEDS_CAPTION, key, t->faults));
-    if (t->o->zeroshot_data)
-        DIP_TRY(dip_samples_open(&t->zeroshot.samples, &t->zeroshot.shards,
-                                 DIP_NEEDS_IMAGE | DIP_NEEDS_LABEL, key, t->faults));
-    return DIP_OK;
+    if (!t->o->zeroshot_data) return DIP_OK;
+    DIP_TRY(dip_samples_open(&t->zeroshot.samples, &t->zeroshot.shards,
+                             DIP_NEEDS_IMAGE | DIP_NEEDS_LABEL, key, t->faults));
+    return check_labels(t);
 }
 
 static dip_loader_options loader_options(trainer *t, const source *from, bool training)
@@ -268,6 +284,16 @@ static dip_status check_resumed(const trainer *t, dip_progress *saved, const cha
     return check_same_tokenizer(t, dir);
 }
 
+/* What --resume latest stands for is this run's own checkpoint, and its newest. */
+static void remember_latest(trainer *t)
+{
+    char name[sizeof t->last_checkpoint];
+    const ssize_t n = readlink(t->folder.resume, name, sizeof name - 1);
+    if (n <= 0 || name[0] == '.' || memchr(name, '/', (size_t)n)) return; /* not as we made it */
+    name[n] = '\0';
+    memcpy(t->last_checkpoint, name, (size_t)n + 1);
+}
+
 static dip_status start_or_resume(trainer *t)
 {
     dip_progress saved;
@@ -276,6 +302,7 @@ static dip_status start_or_resume(trainer *t)
     DIP_TRY(dip_checkpoint_read(&t->step, &saved, t->folder.resume));
     saved.total_steps = t->progress.total_steps;
     t->progress = saved;
+    if (strcmp(t->o->resume, "latest") == 0) remember_latest(t);
     dip_info("resumed from %s: epoch %lld, step %lld", t->folder.resume, (long long)saved.epoch,
              (long long)saved.step);
     return DIP_OK;
@@ -330,7 +357,7 @@ static dip_status save(trainer *t, const char *name)
     return status;
 }
 
-static dip_status log_metrics(trainer *t)
+static dip_status log_metrics(const trainer *t, int64_t done)
 {
     const cJSON *item;
     char line[1024] = "";
@@ -339,7 +366,7 @@ static dip_status log_metrics(trainer *t)
         if (cJSON_IsNumber(item) && strcmp(item->string, "epoch") != 0)
             snprintf(line + used, sizeof line - used, " %s: %.4f", item->string, item->valuedouble);
     }
-    dip_info("Eval Epoch: %lld%s", (long long)t->progress.epoch, line);
+    dip_info("Eval Epoch: %lld%s", (long long)done, line);
     char *text;
     DIP_TRY(dip_json_print(&text, t->metrics, false));
     dip_status status = dip_run_folder_add_result(&t->folder, text);
@@ -348,10 +375,9 @@ static dip_status log_metrics(trainer *t)
 }
 
 /* After `done` epochs. */
-static dip_status evaluate(trainer *t, int64_t done)
+static dip_status evaluate(trainer *t, int64_t done, bool last)
 {
     const dip_train_options *o = t->o;
-    const bool last = t->progress.step >= t->schedule.total;
     const bool pairs = t->val.samples && o->val_frequency && (done % o->val_frequency == 0 || last);
     const bool zeroshot = t->zeroshot.samples && o->zeroshot_frequency &&
                           (done % o->zeroshot_frequency == 0 || last);
@@ -369,7 +395,7 @@ static dip_status evaluate(trainer *t, int64_t done)
         DIP_TRY(dip_evaluate_zeroshot(&t->step, t->metrics, &options, t->tokenizer, &t->classnames,
                                       &t->templates));
     }
-    return log_metrics(t);
+    return log_metrics(t, done);
 }
 
 /* ---- training ---------------------------------------------------------------------------- */
@@ -465,19 +491,24 @@ static dip_status train_epoch(trainer *t)
 static dip_status train(trainer *t)
 {
     const dip_train_options *o = t->o;
-    while (t->progress.step < t->schedule.total) {
+    /* Bad samples can cost an epoch a step, so either may come first. */
+    while (t->progress.step < t->schedule.total && t->progress.epoch < o->epochs) {
         dip_status status = train_epoch(t);
         if (status != DIP_OK && status != DIP_END) return status;
         const int64_t done = t->progress.epoch + 1;
         const bool last = t->progress.step >= t->schedule.total || done >= o->epochs;
-        DIP_TRY(evaluate(t, done));
-        t->progress.epoch = done;
-        t->progress.position = 0;
+        const int64_t left = t->progress.n_samples - t->progress.position;
+        /* --max-steps can end amid an epoch: a run that is given more goes on from there. */
+        if (status == DIP_END || left < o->batch_size * o->accum_freq) {
+            t->progress.epoch = done;
+            t->progress.position = 0;
+        }
         if (last || o->save_most_recent || (o->save_frequency && done % o->save_frequency == 0)) {
             char name[32];
             snprintf(name, sizeof name, "epoch_%lld", (long long)done);
             DIP_TRY(save(t, name));
         }
+        DIP_TRY(evaluate(t, done, last)); /* whatever becomes of it, the weights are safe */
         if (last) break;
     }
     return DIP_OK;
@@ -531,18 +562,19 @@ static void close_trainer(trainer *t)
 dip_status dip_train_run(const dip_train_options *options, const volatile sig_atomic_t *stop,
                          cJSON **summary)
 {
-    trainer t = {.o = options, .stop = stop, .started = now_seconds(), .folder = {.lock = -1}};
+    trainer t = {.o = options, .stop = stop, .started = now_seconds(), .last_loss = NAN,
+                 .folder = {.lock = -1}};
     *summary = NULL;
     dip_status status = prepare(&t);
     if (status == DIP_OK) {
         status = train(&t);
-        if (t.faults) dip_faults_print(t.faults, stderr);
         if (t.progress.n_skipped)
             dip_warn("%lld steps were skipped because a loss or gradient was not finite",
                      (long long)t.progress.n_skipped);
         if (status != DIP_OK) dip_log(DIP_LOG_ERROR, "%s", dip_error());
         *summary = summarise(&t);
     }
+    if (t.faults) dip_faults_print(t.faults, stderr);
     close_trainer(&t);
     return status;
 }

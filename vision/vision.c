@@ -122,6 +122,12 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
     pass->max_images = max_images;
     pass->save = save;
     for (int i = 0; i < N_BUFFERS; i++) pass->regions[i] = -1;
+    if (rows > INT32_MAX) {
+        dip_vision_pass_free(pass);
+        *out = NULL;
+        return dip_fail(DIP_CONFIG, "%lld images of %d patches at once are too many",
+                        (long long)max_images, tower->n_patches);
+    }
     pass->host_index = malloc((2 * b + 1) * sizeof *pass->host_index);
     if (!pass->host_index) {
         dip_vision_pass_free(pass);

@@ -48,7 +48,7 @@ static size_t weight_bytes(dip_dtype dtype, int64_t p, int64_t q)
                           : dip_gemm_sgemm_weight_bytes(dtype, p, q);
 }
 
-/* No product needs more workspace for more rows. */
+/* The number of rows does not matter; more columns never need less. */
 static size_t workspace_bytes(dip_dtype dtype, const dip_exec *exec, dip_matmul_shape shape)
 {
     size_t need[] = {rows_bytes(dtype, exec, shape.c_out, shape.c_in),

@@ -153,6 +153,11 @@ void dip_gemm_weight(const dip_gemm_method *method, const dip_gemm_weight_job *j
 size_t dip_gemm_rows_bytes(int n_planes, int64_t n, int64_t k, int n_threads);
 size_t dip_gemm_weight_bytes(int n_planes, int64_t p, int64_t q);
 
+/* gemm_finish*.c: one row of the job's output from the product's sums c [n]. */
+typedef void dip_gemm_finish_fn(const dip_gemm_rows_job *job, dip_dtype dtype, const float *c,
+                                int64_t row);
+dip_gemm_finish_fn dip_gemm_finish_base, dip_gemm_finish_avx2, dip_gemm_finish_avx512;
+
 /* gemm_sgemm.c: the same without blocks. DIP_UNSUPPORTED, DIP_NOMEM: oneDNN refused. */
 dip_status dip_gemm_sgemm_rows(dip_dtype dtype, const dip_gemm_rows_job *job);
 dip_status dip_gemm_sgemm_weight(dip_dtype dtype, const dip_gemm_weight_job *job);

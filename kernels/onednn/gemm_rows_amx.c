@@ -49,7 +49,8 @@ static layout layout_of(int n_planes, int64_t n, int64_t k)
     if (l.group > MAX_GROUP) l.group = MAX_GROUP;
 
     l.c_bytes = GEMM_BLOCK * GEMM_BLOCK * sizeof(float);
-    l.thread_bytes = l.c_bytes + (size_t)l.group * l.a_bytes;
+    /* Not less for smaller shapes: a workspace serves all shapes up to the one asked for. */
+    l.thread_bytes = l.c_bytes + (l.a_bytes > GROUP_BYTES ? l.a_bytes : GROUP_BYTES);
     return l;
 }
 

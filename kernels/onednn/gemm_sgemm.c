@@ -14,10 +14,7 @@
 
 enum { ROW_BLOCK = 128, WEIGHT_BLOCK = 64 };
 
-typedef void finish_fn(const dip_gemm_rows_job *job, dip_dtype dtype, const float *c, int64_t row);
-finish_fn dip_gemm_finish_base, dip_gemm_finish_avx2, dip_gemm_finish_avx512;
-
-static finish_fn *finish_for(dip_cpu_isa_level isa)
+static dip_gemm_finish_fn *finish_for(dip_cpu_isa_level isa)
 {
     return isa >= DIP_ISA_AVX512 ? dip_gemm_finish_avx512
            : isa >= DIP_ISA_AVX2 ? dip_gemm_finish_avx2
@@ -66,7 +63,7 @@ static dip_status refused(dnnl_status_t status, int64_t m, int64_t n, int64_t k)
 
 dip_status dip_gemm_sgemm_rows(dip_dtype dtype, const dip_gemm_rows_job *job)
 {
-    finish_fn *finish = finish_for(dip_cpu_isa());
+    dip_gemm_finish_fn *finish = finish_for(dip_cpu_isa());
     const float *b = job->b;
     char *threads = job->workspace;
     if (dtype == DIP_BF16) {

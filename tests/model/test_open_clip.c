@@ -23,8 +23,9 @@ enum { BATCH = 8, N_STEPS = 3 };
 static const double LR = 1e-3;
 
 /* What an implementation may differ by: two to four times the largest figure of both models and
- * backends, which was 2.4e-7, 6.4e-7, 1.3e-6 and 9.4e-5 in fp32 (torch in float32: 2.2e-7, 5.3e-7)
- * and 7.7e-3, 3.9e-2, 3.9e-2 and 0.28 in bf16, whose first Adam steps are mostly signs. */
+ * all backends, which was 2.4e-7, 7.2e-7, 1.3e-6 and 2.0e-4 in fp32 (torch in
+ * float32: 2.2e-7, 5.3e-7) and 7.7e-3, 3.9e-2, 3.9e-2 and 0.28 in bf16, whose first Adam steps are
+ * mostly signs. */
 typedef struct bounds {
     double feature; /* any element, absolute */
     double loss;    /* of each step, absolute */
@@ -32,7 +33,7 @@ typedef struct bounds {
     double after;   /* the same of weights, in shares of their way from the start */
 } bounds;
 
-static const bounds fp32_bounds = {1e-6, 2e-6, 4e-6, 3e-4};
+static const bounds fp32_bounds = {1e-6, 2e-6, 4e-6, 6e-4};
 static const bounds bf16_bounds = {2e-2, 8e-2, 8e-2, 0.5};
 
 typedef struct fixture {
@@ -91,12 +92,14 @@ static void open_fixture(fixture *f, const char *name)
     f->start = malloc((size_t)f->clip.table.n_values * sizeof *f->start);
     if (dip_weights_read(f->start, &f->clip.table, weights) != DIP_OK) fail_msg("%s", dip_error());
     assert_int_equal(dip_safetensors_open(&f->expected, expected), DIP_OK);
-    assert_int_equal(
-        dip_safetensors_open(&f->batch_file, GOLDEN "open_clip_batch.safetensors"), DIP_OK);
+    assert_int_equal(dip_safetensors_open(&f->batch_file, GOLDEN "open_clip_batch.safetensors"),
+                     DIP_OK);
     pack_tokens(f, config.text.context_length, config.text.vocab_size - 1);
     f->batch = (dip_batch){.n = BATCH,
                            .images = dip_safetensors_find(f->batch_file, "images")->data,
-                           .tokens = f->tokens, .offsets = f->offsets, .group = f->group};
+                           .tokens = f->tokens,
+                           .offsets = f->offsets,
+                           .group = f->group};
     free(folder);
     free(weights);
     free(expected);
@@ -113,7 +116,11 @@ static void close_fixture(fixture *f)
 static void open_step(dip_step *step, const fixture *f, const char *device, dip_dtype dtype)
 {
     const dip_step_options options = {
-        .device = device, .dtype = dtype, .n_threads = 2, .micro_batch = BATCH, .n_micro = 1,
+        .device = device,
+        .dtype = dtype,
+        .n_threads = 2,
+        .micro_batch = BATCH,
+        .n_micro = 1,
         .loss = dip_loss_find("infonce"),
         .optimizer = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.2},
     };
@@ -214,14 +221,15 @@ static void check_run(const char *model, const char *device, dip_dtype dtype, co
         judge(&w, fabs(result.loss - number(f.expected, "loss.", losses[i])), allowed->loss,
               "the loss of step", losses[i]);
         assert_int_equal(step.exec.device->download(&step.exec, host, step.params.grads,
-                                                    (size_t)n * sizeof *host), DIP_OK);
+                                                    (size_t)n * sizeof *host),
+                         DIP_OK);
         if (i == 0) check_gradients(&w, &f, host, allowed->grad);
     }
-    assert_int_equal(step.exec.device->download(&step.exec, host, step.params.master,
-                                                (size_t)n * sizeof *host), DIP_OK);
+    assert_int_equal(
+        step.exec.device->download(&step.exec, host, step.params.master, (size_t)n * sizeof *host),
+        DIP_OK);
     check_weights(&w, &f, host, allowed->after);
-    if (w.share > 1)
-        fail_msg("%s on %s in %s: %s", model, device, dip_dtype_name(dtype), w.what);
+    if (w.share > 1) fail_msg("%s on %s in %s: %s", model, device, dip_dtype_name(dtype), w.what);
     print_message("%s on %s in %s: at %.2f of a bound: %s\n", model, device, dip_dtype_name(dtype),
                   w.share, w.what);
     dip_step_close(&step);

@@ -113,8 +113,13 @@ static void run_loss(answer *a, const problem *p, dip_duplicates duplicates, con
     assert_true(loss->stats_floats(p->b) <= 16 * MAX_B);
     assert_int_equal(dip_exec_open(&exec, device, dtype, n_threads), DIP_OK);
     assert_int_equal(dip_exec_reserve(&exec, loss->workspace(&exec, p->b, p->e)), DIP_OK);
-    const dip_loss_input in = {.u = p->u, .v = p->v, .group = group, .duplicates = duplicates,
-                               .batch = p->b, .embed = p->e, .logit_scale = p->log_scale};
+    const dip_loss_input in = {.u = p->u,
+                               .v = p->v,
+                               .group = group,
+                               .duplicates = duplicates,
+                               .batch = p->b,
+                               .embed = p->e,
+                               .logit_scale = p->log_scale};
     dip_loss_output out = {.d_u = d_u, .d_v = d_v, .d_logit_scale = &d_scale, .stats = stats};
     for (size_t i = 0; i < n; i++) d_u[i] = d_v[i] = NAN;
     assert_int_equal(loss->forward_backward(&exec, &out, &in), DIP_OK);
@@ -159,7 +164,8 @@ static void compare(const answer *got, const answer *want, const problem *p, dou
 static const struct {
     dip_duplicates mode;
     const char *name;
-} modes[] = {{DIP_DUP_NEGATIVE, "negative"}, {DIP_DUP_POSITIVE, "positive"}, {DIP_DUP_MASK, "mask"}};
+} modes[] = {
+    {DIP_DUP_NEGATIVE, "negative"}, {DIP_DUP_POSITIVE, "positive"}, {DIP_DUP_MASK, "mask"}};
 
 static void check_formula(dip_dtype dtype, double bound)
 {

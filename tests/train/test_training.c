@@ -43,7 +43,8 @@ static void check_overfits(const char *name, const char *precision)
     char *flags = dip_format("--precision %s --batch-size 32 --epochs 150 --save-frequency 0 "
                              "--warmup 10 --val-data %s/shards --val-frequency 1000000 "
                              "--crop-scale-min 1 --crop-ratio 1 --flip 0 --caption-lines first "
-                             "--ema-decay 0", precision, tiny_dir);
+                             "--ema-decay 0",
+                             precision, tiny_dir);
     cJSON *summary;
     if (tiny_run(name, flags, NULL, &summary) != DIP_OK) fail_msg("%s", dip_error());
     const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(summary, "metrics");
@@ -89,8 +90,8 @@ static void check_same_bits(const char *precision)
         free(name);
     }
     /* The comparison can fail: another seed is another run. */
-    char *name = dip_format("seed_%s", precision), *flags = dip_format("--precision %s --seed 6",
-                                                                       precision);
+    char *name = dip_format("seed_%s", precision),
+         *flags = dip_format("--precision %s --seed 6", precision);
     tiny_run_ok(name, flags);
     assert_false(tiny_same(first, name, "epoch_3/open_clip_model.safetensors"));
     free(flags);
@@ -194,9 +195,11 @@ static void test_schedule(void **state)
     assert_non_null(file);
     while (fscanf(file, "%15s %lf %lld %lld %lld %lf", kind, &lr, &warmup, &total, &step, &value) ==
            6) {
-        const dip_schedule schedule = {
-            .kind = strcmp(kind, "const") == 0 ? DIP_SCHEDULE_CONST : DIP_SCHEDULE_COSINE,
-            .lr = lr, .warmup = warmup, .total = total};
+        const dip_schedule schedule = {.kind = strcmp(kind, "const") == 0 ? DIP_SCHEDULE_CONST
+                                                                          : DIP_SCHEDULE_COSINE,
+                                       .lr = lr,
+                                       .warmup = warmup,
+                                       .total = total};
         const double got = dip_schedule_lr(&schedule, step);
         if (!(fabs(got - value) <= 1e-12 * lr))
             fail_msg("%s lr %g warmup %lld total %lld: step %lld gives %.17g, not %.17g", kind, lr,
@@ -220,18 +223,33 @@ static void bench_open(bench *b, dip_dtype dtype, double ema_decay)
 {
     dip_rng rng;
     dip_model_config config = {.embed_dim = 16, .init_logit_scale = 2};
-    config.vision = (dip_vision_config){.image_size = 8, .patch_size = 4, .width = 16, .layers = 1,
-                                        .head_width = 16, .mlp_ratio = 2, .norm_eps = 1e-5,
+    config.vision = (dip_vision_config){.image_size = 8,
+                                        .patch_size = 4,
+                                        .width = 16,
+                                        .layers = 1,
+                                        .head_width = 16,
+                                        .mlp_ratio = 2,
+                                        .norm_eps = 1e-5,
                                         .activation = DIP_ACT_GELU};
-    config.text = (dip_text_config){.context_length = 4, .vocab_size = 9, .width = 16, .heads = 1,
-                                    .layers = 1, .mlp_ratio = 2, .eos_id = -1, .norm_eps = 1e-5,
+    config.text = (dip_text_config){.context_length = 4,
+                                    .vocab_size = 9,
+                                    .width = 16,
+                                    .heads = 1,
+                                    .layers = 1,
+                                    .mlp_ratio = 2,
+                                    .eos_id = -1,
+                                    .norm_eps = 1e-5,
                                     .activation = DIP_ACT_GELU};
     for (int i = 0; i < 3; i++) config.preprocess.std[i] = 0.3f;
-    const dip_step_options options = {.device = "cpu", .dtype = dtype, .n_threads = 2,
-                                      .micro_batch = 8, .n_micro = 1,
-                                      .loss = dip_loss_find("infonce"),
-                                      .optimizer = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6,
-                                                    .weight_decay = 0.1, .ema_decay = ema_decay}};
+    const dip_step_options options = {
+        .device = "cpu",
+        .dtype = dtype,
+        .n_threads = 2,
+        .micro_batch = 8,
+        .n_micro = 1,
+        .loss = dip_loss_find("infonce"),
+        .optimizer = {
+            .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.1, .ema_decay = ema_decay}};
     dip_rng_init(&rng, 1, dip_rng_stream(DIP_RNG_TEST, 0, 0));
     for (size_t i = 0; i < sizeof b->images; i++) b->images[i] = (uint8_t)dip_rng_u32(&rng);
     for (int i = 0; i < 8; i++) {
@@ -241,8 +259,8 @@ static void bench_open(bench *b, dip_dtype dtype, double ema_decay)
         b->group[i] = i;
     }
     b->offsets[0] = 0;
-    b->batch = (dip_batch){.n = 8, .images = b->images, .tokens = b->tokens,
-                           .offsets = b->offsets, .group = b->group};
+    b->batch = (dip_batch){
+        .n = 8, .images = b->images, .tokens = b->tokens, .offsets = b->offsets, .group = b->group};
     assert_int_equal(dip_clip_init(&b->clip, &config), DIP_OK);
     assert_int_equal(dip_step_open(&b->step, &b->clip, &options), DIP_OK);
     assert_int_equal(dip_step_init_weights(&b->step, 3), DIP_OK);
@@ -312,7 +330,7 @@ static void test_accumulation(void **state)
         free(values[0]);
         free(values[1]);
     }
-    if (!(difference < 1e-6)) fail_msg("weights differ by %g", difference);
+    if (!(difference < 1e-5)) fail_msg("weights differ by %g", difference);
     print_message("weights differ by %g\n", difference);
     for (int i = 0; i < 2; i++) dip_safetensors_close(files[i]);
     free(one);
@@ -357,6 +375,37 @@ static void check_skips(float poison, dip_dtype dtype)
     for (int i = 0; i < 4; i++) free(kept[i]);
     free(good);
     free(bad);
+    bench_close(&b);
+}
+
+/* A finite loss does not promise finite gradients. */
+static void test_bad_gradient_is_skipped(void **state)
+{
+    (void)state;
+    bench b;
+    dip_step_result result;
+    double norm;
+    bool applied;
+    bench_open(&b, DIP_F32, 0.5);
+    dip_optimizer *o = &b.step.optimizer;
+    const size_t bytes = (size_t)b.clip.table.n_values * sizeof(float);
+    float *const live[4] = {b.step.params.master, o->m, o->v, o->ema}, *kept[4];
+    assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-3), DIP_OK);
+    for (int i = 0; i < 4; i++) {
+        kept[i] = malloc(bytes);
+        memcpy(kept[i], live[i], bytes);
+    }
+    static const float poisons[2] = {INFINITY, NAN};
+    for (int p = 0; p < 2; p++) {
+        b.step.params.grads[b.clip.table.n_values / 2] = poisons[p];
+        assert_int_equal(dip_optimizer_step(&b.step.exec, o, &b.step.params, 1e-3, &norm, &applied),
+                         DIP_OK);
+        assert_false(applied);
+        assert_false(isfinite(norm));
+        assert_int_equal(o->n_updates, 1);
+        for (int i = 0; i < 4; i++) assert_memory_equal(kept[i], live[i], bytes);
+    }
+    for (int i = 0; i < 4; i++) free(kept[i]);
     bench_close(&b);
 }
 
@@ -429,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_average_of_the_weights),
         cmocka_unit_test(test_bad_step_is_skipped),
+        cmocka_unit_test(test_bad_gradient_is_skipped),
         cmocka_unit_test(test_far_too_large_rate),
         cmocka_unit_test(test_bad_steps_end_the_run),
         cmocka_unit_test(test_accumulation),

@@ -1,5 +1,5 @@
 /* tiny_run.h - a small world to train in: 32 drawings with captions, a tokenizer, a model of 37,000
- * parameters, and runs of it that differ from run.json in what a test says.                        */
+ * parameters, and runs of it that differ from run.json in what a test says. */
 #ifndef DIP_TESTS_TRAIN_TINY_RUN_H
 #define DIP_TESTS_TRAIN_TINY_RUN_H
 
@@ -25,8 +25,8 @@ static const struct {
     const char *name;
     uint8_t rgb[3];
 } tiny_colours[TINY_COLOURS] = {
-    {"red", {220, 30, 30}},   {"green", {30, 180, 40}}, {"blue", {40, 60, 230}},
-    {"white", {250, 250, 250}}, {"black", {10, 10, 10}}, {"yellow", {240, 230, 40}},
+    {"red", {220, 30, 30}},     {"green", {30, 180, 40}},   {"blue", {40, 60, 230}},
+    {"white", {250, 250, 250}}, {"black", {10, 10, 10}},    {"yellow", {240, 230, 40}},
     {"orange", {250, 140, 20}}, {"violet", {150, 40, 200}},
 };
 static const char *const tiny_shapes[TINY_SHAPES] = {"square", "disc", "cross", "stripe"};
@@ -35,10 +35,14 @@ static inline int tiny_inside(int shape, int x, int y)
 {
     const int dx = 2 * x - (TINY_SIDE - 1), dy = 2 * y - (TINY_SIDE - 1);
     switch (shape) {
-    case 0: return abs(dx) < 10 && abs(dy) < 10;
-    case 1: return dx * dx + dy * dy < 150;
-    case 2: return abs(dx) < 4 || abs(dy) < 4;
-    default: return (x + y) % 8 < 4;
+    case 0:
+        return abs(dx) < 10 && abs(dy) < 10;
+    case 1:
+        return dx * dx + dy * dy < 150;
+    case 2:
+        return abs(dx) < 4 || abs(dy) < 4;
+    default:
+        return (x + y) % 8 < 4;
     }
 }
 
@@ -53,10 +57,10 @@ static inline void tiny_write_shards(const char *pattern)
         size_t n_bytes;
         for (int y = 0; y < TINY_SIDE; y++)
             for (int x = 0; x < TINY_SIDE; x++)
-                memcpy(pixels[y][x],
-                       tiny_inside(shape, x, y) ? tiny_colours[colour].rgb : ground, 3);
-        assert_int_equal(
-            dip_png_encode(&png, &n_bytes, pixels[0][0], TINY_SIDE, TINY_SIDE, 3), DIP_OK);
+                memcpy(pixels[y][x], tiny_inside(shape, x, y) ? tiny_colours[colour].rgb : ground,
+                       3);
+        assert_int_equal(dip_png_encode(&png, &n_bytes, pixels[0][0], TINY_SIDE, TINY_SIDE, 3),
+                         DIP_OK);
         char *text = dip_format("a %s %s\nthe %s one: %s\n", tiny_colours[colour].name,
                                 tiny_shapes[shape], tiny_shapes[shape], tiny_colours[colour].name);
         const dip_shard_part parts[2] = {{"png", png, n_bytes}, {"txt", text, strlen(text)}};
@@ -72,10 +76,9 @@ static inline int tiny_next_caption(void *context, const char **line, size_t *n_
     static char text[64];
     int *i = context;
     if (*i >= TINY_PAIRS) return 0;
-    *n_bytes = (size_t)snprintf(text, sizeof text, "the %s one: a %s %s",
-                                tiny_shapes[*i / TINY_COLOURS],
-                                tiny_colours[*i % TINY_COLOURS].name,
-                                tiny_shapes[*i / TINY_COLOURS]);
+    *n_bytes =
+        (size_t)snprintf(text, sizeof text, "the %s one: a %s %s", tiny_shapes[*i / TINY_COLOURS],
+                         tiny_colours[*i % TINY_COLOURS].name, tiny_shapes[*i / TINY_COLOURS]);
     *line = text;
     (*i)++;
     return 1;
@@ -97,9 +100,12 @@ static inline void tiny_init(const char *name)
     char *model = dip_format("%s/model.json", tiny_dir);
     char *run = dip_format("%s/run.json", tiny_dir);
     tiny_write_shards(shards);
-    const dip_tokenizer_train_options options = {.output = tokenizer, .vocab_size = 60,
-                                                 .model_type = "bpe", .character_coverage = 1,
-                                                 .next = tiny_next_caption, .next_context = &i};
+    const dip_tokenizer_train_options options = {.output = tokenizer,
+                                                 .vocab_size = 60,
+                                                 .model_type = "bpe",
+                                                 .character_coverage = 1,
+                                                 .next = tiny_next_caption,
+                                                 .next_context = &i};
     if (dip_tokenizer_train(&options, NULL) != DIP_OK) fail_msg("%s", dip_error());
     tiny_write_text(model,
                     "{\"embed_dim\": 32,"
@@ -175,7 +181,8 @@ static inline int tiny_same(const char *name, const char *other, const char *res
     char *paths[2] = {tiny_path(name, rest), tiny_path(other, rest)}, *data[2];
     size_t n[2];
     for (int i = 0; i < 2; i++)
-        if (dip_file_read(&data[i], &n[i], paths[i], 1 << 26) != DIP_OK) fail_msg("%s", dip_error());
+        if (dip_file_read(&data[i], &n[i], paths[i], 1 << 26) != DIP_OK)
+            fail_msg("%s", dip_error());
     const int same = n[0] == n[1] && memcmp(data[0], data[1], n[0]) == 0;
     for (int i = 0; i < 2; i++) {
         free(paths[i]);
