@@ -172,7 +172,7 @@ static void occupy_standard_descriptors(void)
 static void spin_briefly(char **argv)
 {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
-    if (setenv("GOMP_SPINCOUNT", "10000", 0) != 0) return;
+    if (setenv("GOMP_SPINCOUNT", "1000", 0) != 0) return;
     execv("/proc/self/exe", argv); /* returns only if it cannot; then we go on as we are */
 }
 

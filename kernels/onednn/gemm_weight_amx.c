@@ -9,6 +9,7 @@
  * Workspace: two of [256 rows: [block of l or r][step along the rows]] */
 #include "kernels/onednn/gemm_blocks.h"
 
+#include <omp.h>
 #include <string.h>
 
 enum {
@@ -46,25 +47,43 @@ static int64_t at_most(int64_t n, int64_t limit)
     return n < limit ? n : limit;
 }
 
-/* Pack 32 columns of l or r, n_rows (<= 256) rows from `row` on, and sum them for the bias. */
-static void pack_columns(uint8_t *dst, const dip_gemm_method *method,
-                         const dip_gemm_weight_job *job, bool is_l, int64_t col, int64_t row,
-                         int64_t n_rows)
+/* Pack 32 x 32 values of l or r (n_rows of them, at `row`, `col`) and sum them for the bias. */
+static void pack_block(uint8_t *dst, const dip_gemm_method *method, const dip_gemm_weight_job *job,
+                       bool is_l, int64_t col, int64_t row, int64_t n_rows)
 {
     const uint8_t *src = is_l ? job->l : job->r;
     int64_t width = is_l ? job->p : job->q;
     int n_cols = (int)at_most(width - col, GEMM_BLOCK);
     bool with_bias = job->d_bias != NULL && job->bias_from_l == is_l;
     float sums[GEMM_BLOCK] = {0};
-    for (int64_t i = 0; i < n_rows; i += GEMM_BLOCK) {
-        size_t at = (size_t)((row + i) * width + col) * dip_dtype_bytes(method->dtype);
-        method->pack(dst, with_bias ? sums : NULL, src + at, width,
-                     (int)at_most(n_rows - i, GEMM_BLOCK), n_cols,
-                     is_l ? GEMM_A_COLUMNS : GEMM_B_ROWS);
-        dst += (size_t)method->n_planes * GEMM_BLOCK_BYTES;
-    }
+    size_t at = (size_t)(row * width + col) * dip_dtype_bytes(method->dtype);
+    method->pack(dst, with_bias ? sums : NULL, src + at, width,
+                 (int)at_most(n_rows, GEMM_BLOCK), n_cols, is_l ? GEMM_A_COLUMNS : GEMM_B_ROWS);
     if (with_bias)
         for (int i = 0; i < n_cols; i++) job->d_bias[col + i] += sums[i];
+}
+
+/* This thread's share of a turn's packing: a range of block columns, all rows. It goes along the
+ * rows of the matrices, so that memory is read in long runs; down one block column after the other
+ * it would be 64 or 128 bytes from each row. */
+static void pack_turn(uint8_t *buffer, const layout *y, const dip_gemm_method *method,
+                      const dip_gemm_weight_job *job, int64_t turn, int64_t end)
+{
+    const int64_t n = y->p_blocks + y->q_blocks, thread = omp_get_thread_num();
+    const int64_t n_threads = omp_get_num_threads();
+    const int64_t first = n * thread / n_threads, last = n * (thread + 1) / n_threads;
+    const size_t block_bytes = (size_t)method->n_planes * GEMM_BLOCK_BYTES;
+    for (int64_t row = turn; row < end; row += GEMM_BLOCK) {
+        const size_t chunk = (size_t)((row - turn) / GEMM_WEIGHT_ROWS),
+                     step = (size_t)((row - turn) / GEMM_BLOCK % N_STEPS);
+        for (int64_t i = first; i < last; i++) {
+            const bool is_l = i < y->p_blocks;
+            pack_block(buffer + chunk * y->chunk_bytes + (size_t)i * y->column_bytes +
+                           step * block_bytes,
+                       method, job, is_l, (is_l ? i : i - y->p_blocks) * GEMM_BLOCK, row,
+                       end - row);
+        }
+    }
 }
 
 static void add_block(const dip_gemm_method *method, const dip_gemm_weight_job *job,
@@ -96,17 +115,8 @@ void dip_gemm_weight(const dip_gemm_method *method, const dip_gemm_weight_job *j
         if (method->thread_begin != NULL) method->thread_begin();
         for (int64_t turn = 0; turn < job->n; turn += y.turn_rows) {
             int64_t end = turn + at_most(job->n - turn, y.turn_rows);
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < y.p_blocks + y.q_blocks; i++) {
-                bool is_l = i < y.p_blocks;
-                int64_t col = (is_l ? i : i - y.p_blocks) * GEMM_BLOCK;
-                uint8_t *dst = buffer + (size_t)i * y.column_bytes;
-                for (int64_t row = turn; row < end; row += GEMM_WEIGHT_ROWS) {
-                    pack_columns(dst, method, job, is_l, col, row,
-                                 at_most(end - row, GEMM_WEIGHT_ROWS));
-                    dst += y.chunk_bytes;
-                }
-            }
+            pack_turn(buffer, &y, method, job, turn, end);
+#pragma omp barrier
             const uint8_t *l = buffer, *r = buffer + (size_t)y.p_blocks * y.column_bytes;
             for (int64_t row = turn; row < end; row += GEMM_WEIGHT_ROWS) {
                 int64_t n_steps = dip_gemm_n_blocks(at_most(end - row, GEMM_WEIGHT_ROWS));
