@@ -39,7 +39,7 @@ typedef struct dip_string_list {
 } dip_string_list;
 
 typedef struct dip_option {
-    const char *key;          /* "batch-size" */
+    const char *key; /* "batch-size" */
     dip_option_type type;
     size_t offset;            /* offsetof(struct, field) */
     const char *default_text; /* as it would be typed; NULL = none (string, list) */
@@ -47,8 +47,8 @@ typedef struct dip_option {
                                  max INFINITY: no upper limit */
     const char *choices;      /* CHOICE: "negative|positive|mask" */
     bool required;
-    const char *value_name;   /* help: "N", "FILE", "PATTERN" ... */
-    const char *help;         /* one or more sentences; the help printer wraps them */
+    const char *value_name; /* help: "N", "FILE", "PATTERN" ... */
+    const char *help;       /* one or more sentences; the help printer wraps them */
 } dip_option;
 
 typedef struct dip_option_table {
@@ -87,7 +87,8 @@ void dip_config_print_help(const dip_option_table *table, FILE *out);
 void dip_config_free(const dip_option_table *table, void *fields); /* zeroed struct is fine */
 
 /* Print text wrapped at 80 columns, each line after `indent` blanks. An empty line parts
- * paragraphs, in which line ends are blanks; a line that begins with a blank is printed as it is. */
+ * paragraphs, in which line ends are blanks; a line that begins with a blank is printed as it is.
+ */
 void dip_print_wrapped(FILE *out, int indent, const char *text);
 
 /* The same line by line: what does not fit goes on the next, four blanks further in. */

@@ -76,7 +76,8 @@ void dip_log(dip_log_level level, const char *format, ...)
     line[used++] = '\n';
 
     pthread_mutex_lock(&lock);
-    if (!quiet || level != DIP_LOG_INFO) write_all(STDERR_FILENO, line, used);
+    const bool shown = level == DIP_LOG_WARNING || (level == DIP_LOG_INFO && !quiet);
+    if (shown) write_all(STDERR_FILENO, line, used);
     if (file_fd >= 0 && !write_all(file_fd, line, used) && !file_failed) {
         file_failed = true;
         char complaint[128];

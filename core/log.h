@@ -1,6 +1,7 @@
 /* log.h - lines for people: "%Y-%m-%d,%H:%M:%S | INFO | text" on stderr and in a file.
  *
- * Usage:   dip_log_open_file once a run has a folder; dip_info / dip_warn anywhere.
+ * Usage:   dip_log_open_file once a run has a folder; dip_info / dip_warn anywhere. ERROR lines go
+ *          to the file alone: on stderr the program itself says what a command ended with.
  * Owns:    the log file, closed by dip_log_close_file.
  * Threads: safe; one line is written at a time.                                         */
 #ifndef DIP_CORE_LOG_H

@@ -34,8 +34,8 @@ typedef struct dip_memory_source {
     void *(*allocate)(void *context, size_t n_bytes);
     void (*release)(void *context, void *pointer);
     void *context;
-    size_t alignment;  /* a power of two */
-    int is_host;       /* host memory is zeroed and may be poisoned */
+    size_t alignment; /* a power of two */
+    int is_host;      /* host memory is zeroed and may be poisoned */
 } dip_memory_source;
 
 typedef struct dip_plan dip_plan;

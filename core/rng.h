@@ -13,11 +13,11 @@
 #include <stdint.h>
 
 typedef struct dip_rng {
-    uint32_t key[2];   /* seed */
-    uint64_t stream;   /* upper half of the counter */
-    uint64_t block;    /* lower half of the counter: next block of four */
+    uint32_t key[2]; /* seed */
+    uint64_t stream; /* upper half of the counter */
+    uint64_t block;  /* lower half of the counter: next block of four */
     uint32_t out[4];
-    int n_left;        /* unused values in out */
+    int n_left; /* unused values in out */
 } dip_rng;
 
 /* Purposes of random numbers; mixed into the stream so that no two uses share one. */

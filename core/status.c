@@ -32,7 +32,10 @@ dip_status dip_fail_prefix(dip_status code, const char *format, ...)
     return code;
 }
 
-const char *dip_error(void) { return sentence; }
+const char *dip_error(void)
+{
+    return sentence;
+}
 
 const char *dip_status_text(dip_status status)
 {

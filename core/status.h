@@ -12,15 +12,15 @@ extern "C" {
 #endif
 
 /* Every status once: name and what the command line says in general about it. */
-#define DIP_STATUSES(X)                                                                  \
-    X(OK, "success")                                                                     \
-    X(END, "no more items")                                                              \
-    X(IO, "the system refused a read or write")                                          \
-    X(FORMAT, "the data is not what its format promises")                                \
-    X(CONFIG, "the configuration or the command line is wrong")                          \
-    X(NOMEM, "not enough memory")                                                        \
-    X(UNSUPPORTED, "this build or machine cannot do that")                               \
-    X(NUMERIC, "a value is not finite")                                                  \
+#define DIP_STATUSES(X)                                                                            \
+    X(OK, "success")                                                                               \
+    X(END, "no more items")                                                                        \
+    X(IO, "the system refused a read or write")                                                    \
+    X(FORMAT, "the data is not what its format promises")                                          \
+    X(CONFIG, "the configuration or the command line is wrong")                                    \
+    X(NOMEM, "not enough memory")                                                                  \
+    X(UNSUPPORTED, "this build or machine cannot do that")                                         \
+    X(NUMERIC, "a value is not finite")                                                            \
     X(INTERRUPTED, "stopped on request")
 
 typedef enum dip_status {
@@ -36,17 +36,17 @@ typedef enum dip_status {
 #endif
 
 /* Forward any status but DIP_OK (DIP_END too: it is the caller's loop that knows it). */
-#define DIP_TRY(expression)                                                              \
-    do {                                                                                 \
-        dip_status dip_try_status_ = (expression);                                       \
-        if (dip_try_status_ != DIP_OK) return dip_try_status_;                           \
+#define DIP_TRY(expression)                                                                        \
+    do {                                                                                           \
+        dip_status dip_try_status_ = (expression);                                                 \
+        if (dip_try_status_ != DIP_OK) return dip_try_status_;                                     \
     } while (0)
 
 /* The same inside a function with one `fail:` label and a local `dip_status status`. */
-#define DIP_TRY_GOTO(expression)                                                         \
-    do {                                                                                 \
-        status = (expression);                                                           \
-        if (status != DIP_OK) goto fail;                                                 \
+#define DIP_TRY_GOTO(expression)                                                                   \
+    do {                                                                                           \
+        status = (expression);                                                                     \
+        if (status != DIP_OK) goto fail;                                                           \
     } while (0)
 
 /* Record the sentence for this thread and return `code`, so `return dip_fail(...)` works. */

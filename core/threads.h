@@ -12,10 +12,12 @@
 typedef struct dip_queue dip_queue;
 
 dip_status dip_queue_open(dip_queue **queue, size_t capacity);
-dip_status dip_queue_push(dip_queue *queue, void *item);  /* blocks while full; DIP_END when closed */
-dip_status dip_queue_pop(dip_queue *queue, void **item);  /* blocks while empty; DIP_END when closed */
-void dip_queue_shut(dip_queue *queue);                    /* no more pushes */
-void dip_queue_close(dip_queue *queue);                   /* frees; nobody may wait; accepts NULL */
+dip_status dip_queue_push(dip_queue *queue,
+                          void *item); /* blocks while full; DIP_END when closed */
+dip_status dip_queue_pop(dip_queue *queue,
+                         void **item);  /* blocks while empty; DIP_END when closed */
+void dip_queue_shut(dip_queue *queue);  /* no more pushes */
+void dip_queue_close(dip_queue *queue); /* frees; nobody may wait; accepts NULL */
 
 /* Cores this process may run on (affinity respected), at least 1. */
 int dip_core_count(void);

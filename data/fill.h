@@ -19,8 +19,7 @@ void dip_filler_close(dip_filler *filler); /* accepts NULL */
 /* image [size][size][3]; tokens [context_length], *n_tokens of them (0 without encode). All that
  * is random is drawn from a stream of (seed, epoch, index), so that it depends on nothing else.
  * DIP_FORMAT: *fault is the ledger's line, dip_error() the detail. */
-dip_status dip_filler_sample(dip_filler *filler, uint8_t *image, int32_t *tokens,
-                             int32_t *n_tokens, dip_fault_kind *fault, int64_t epoch,
-                             int64_t index);
+dip_status dip_filler_sample(dip_filler *filler, uint8_t *image, int32_t *tokens, int32_t *n_tokens,
+                             dip_fault_kind *fault, int64_t epoch, int64_t index);
 
 #endif

@@ -56,8 +56,8 @@ dip_status dip_resize(dip_resizer *resizer, uint8_t *out, int out_w, int out_h,
 /* Evaluation: shortest side to `size` (torchvision's rounding), centre crop size x size; or, for
  * squash, both sides to size. out [size][size][3]. */
 typedef enum dip_resize_mode { DIP_RESIZE_SHORTEST, DIP_RESIZE_SQUASH } dip_resize_mode;
-dip_status dip_resize_for_eval(dip_resizer *resizer, uint8_t *out, int size,
-                               const dip_image *image, dip_resize_mode mode, dip_filter filter);
+dip_status dip_resize_for_eval(dip_resizer *resizer, uint8_t *out, int size, const dip_image *image,
+                               dip_resize_mode mode, dip_filter filter);
 
 /* RandomResizedCrop's box (torchvision: at most ten tries, then a centre crop), drawn from rng. */
 dip_box dip_random_crop(dip_rng *rng, int width, int height, const double scale[2],

@@ -32,16 +32,16 @@ typedef struct dip_loader_options {
     const dip_samples *samples;
     dip_faults *faults;
     int64_t batch_size;
-    int image_size;            /* pixels, square */
-    int n_workers;             /* >= 1 */
-    int n_prefetch;            /* batches decoded ahead, >= 1 */
-    int shuffle;               /* 0: storage order */
+    int image_size; /* pixels, square */
+    int n_workers;  /* >= 1 */
+    int n_prefetch; /* batches decoded ahead, >= 1 */
+    int shuffle;    /* 0: storage order */
     int drop_last;
     uint64_t seed;
     int64_t max_pixels;
-    double max_bad_fraction;   /* 1 = never stop */
+    double max_bad_fraction; /* 1 = never stop */
     /* image */
-    int random_crop;           /* 0: dip_resize_for_eval */
+    int random_crop; /* 0: dip_resize_for_eval */
     double crop_scale[2], crop_ratio[2];
     double flip_probability;
     dip_filter filter;
@@ -50,19 +50,19 @@ typedef struct dip_loader_options {
     dip_encode_fn *encode;
     void *encode_context;
     int context_length;
-    int random_caption_line;   /* of several lines: 0 the first, 1 drawn per epoch */
+    int random_caption_line; /* of several lines: 0 the first, 1 drawn per epoch */
 } dip_loader_options;
 
 typedef struct dip_batch {
-    int64_t n;                 /* samples; == batch_size unless the last of drop_last == 0 */
-    const uint8_t *images;     /* [n][size][size][3] */
-    const int32_t *tokens;     /* [offsets[n]] packed */
-    const int32_t *offsets;    /* [n + 1]; all 0 without encode */
-    const int32_t *group;      /* [n]: equal numbers <=> equal token sequences in this batch;
-                                  the number is the index of the first such sample. Without
-                                  encode every sample is its own group */
-    const int64_t *index;      /* [n] sample numbers */
-    const int64_t *labels;     /* [n], -1 where the sample has none */
+    int64_t n;              /* samples; == batch_size unless the last of drop_last == 0 */
+    const uint8_t *images;  /* [n][size][size][3] */
+    const int32_t *tokens;  /* [offsets[n]] packed */
+    const int32_t *offsets; /* [n + 1]; all 0 without encode */
+    const int32_t *group;   /* [n]: equal numbers <=> equal token sequences in this batch;
+                               the number is the index of the first such sample. Without
+                               encode every sample is its own group */
+    const int64_t *index;   /* [n] sample numbers */
+    const int64_t *labels;  /* [n], -1 where the sample has none */
 } dip_batch;
 
 typedef struct dip_loader dip_loader;

@@ -24,13 +24,13 @@
 enum { DIP_NEEDS_IMAGE = 1, DIP_NEEDS_CAPTION = 2, DIP_NEEDS_LABEL = 4 };
 
 typedef struct dip_sample {
-    const char *shard;         /* path */
-    const char *key;           /* NUL-terminated, owned by the index */
-    const uint8_t *image;      /* NULL if none */
+    const char *shard;    /* path */
+    const char *key;      /* NUL-terminated, owned by the index */
+    const uint8_t *image; /* NULL if none */
     size_t image_bytes;
-    const char *caption;       /* the txt member's bytes, not NUL-terminated; NULL if none */
+    const char *caption; /* the txt member's bytes, not NUL-terminated; NULL if none */
     size_t caption_bytes;
-    int64_t label;             /* from cls; -1 if none */
+    int64_t label; /* from cls; -1 if none */
 } dip_sample;
 
 typedef struct dip_samples dip_samples;

@@ -24,10 +24,10 @@
 #include "core/status.h"
 
 typedef struct dip_member {
-    const char *name;      /* as stored, NUL-terminated */
+    const char *name; /* as stored, NUL-terminated */
     const uint8_t *data;
     size_t n_bytes;
-    uint64_t offset;       /* of data in the file */
+    uint64_t offset; /* of data in the file */
 } dip_member;
 
 typedef struct dip_shard dip_shard;

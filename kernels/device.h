@@ -38,10 +38,10 @@ typedef struct dip_device {
 struct dip_exec {
     const dip_ops *ops;
     const dip_device *device;
-    int n_threads;          /* compute threads of a CPU backend; results do not depend on it */
-    void *workspace;        /* on the device; at least what the ops were planned to need */
+    int n_threads;   /* compute threads of a CPU backend; results do not depend on it */
+    void *workspace; /* on the device; at least what the ops were planned to need */
     size_t workspace_bytes;
-    void *state;            /* the backend's own */
+    void *state; /* the backend's own */
 };
 
 /* Backends in the order `auto` tries them are known to backend.c alone. `name`: "auto", "cpu"

@@ -42,31 +42,31 @@
 extern "C" {
 #endif
 
-#define DIP_OPS(X)                                                                       \
-    X(matmul_forward)                                                                    \
-    X(matmul_backward_input)                                                             \
-    X(matmul_backward_weight)                                                            \
-    X(attention_forward)                                                                 \
-    X(attention_backward)                                                                \
-    X(layernorm_forward)                                                                 \
-    X(layernorm_backward)                                                                \
-    X(patchify)                                                                          \
-    X(image_embed_forward)                                                               \
-    X(image_embed_backward)                                                              \
-    X(text_embed_forward)                                                                \
-    X(text_embed_backward)                                                               \
-    X(rows_gather)                                                                       \
-    X(rows_scatter)                                                                      \
-    X(mean_pool_forward)                                                                 \
-    X(mean_pool_backward)                                                                \
-    X(l2norm_forward)                                                                    \
-    X(l2norm_backward)                                                                   \
-    X(contrastive_forward)                                                               \
-    X(contrastive_backward)                                                              \
-    X(sum_of_squares)                                                                    \
-    X(adamw)                                                                             \
-    X(ema)                                                                               \
-    X(cast_from_float)                                                                   \
+#define DIP_OPS(X)                                                                                 \
+    X(matmul_forward)                                                                              \
+    X(matmul_backward_input)                                                                       \
+    X(matmul_backward_weight)                                                                      \
+    X(attention_forward)                                                                           \
+    X(attention_backward)                                                                          \
+    X(layernorm_forward)                                                                           \
+    X(layernorm_backward)                                                                          \
+    X(patchify)                                                                                    \
+    X(image_embed_forward)                                                                         \
+    X(image_embed_backward)                                                                        \
+    X(text_embed_forward)                                                                          \
+    X(text_embed_backward)                                                                         \
+    X(rows_gather)                                                                                 \
+    X(rows_scatter)                                                                                \
+    X(mean_pool_forward)                                                                           \
+    X(mean_pool_backward)                                                                          \
+    X(l2norm_forward)                                                                              \
+    X(l2norm_backward)                                                                             \
+    X(contrastive_forward)                                                                         \
+    X(contrastive_backward)                                                                        \
+    X(sum_of_squares)                                                                              \
+    X(adamw)                                                                                       \
+    X(ema)                                                                                         \
+    X(cast_from_float)                                                                             \
     X(cast_to_float)
 
 /* ---- matrix products ------------------------------------------------------------------- */
@@ -74,8 +74,8 @@ extern "C" {
 /* Activation functions fused into products. */
 typedef enum dip_activation {
     DIP_ACT_NONE,
-    DIP_ACT_GELU,      /* x * Phi(x), exact (erf) */
-    DIP_ACT_QUICKGELU  /* x * sigmoid(1.702 x) */
+    DIP_ACT_GELU,     /* x * Phi(x), exact (erf) */
+    DIP_ACT_QUICKGELU /* x * sigmoid(1.702 x) */
 } dip_activation;
 
 /* How a weight lies in memory. torch.nn.Linear: [C_out, C_in]; open_clip's `proj` and
@@ -101,8 +101,8 @@ typedef dip_status dip_matmul_forward_fn(dip_exec *exec, void *out, void *pre, c
  *   d_out [N, C_out], W as in forward, pre [N, C_in] T: the saved pre-activation whose activated
  *   value was this product's x;  d_x [N, C_in] T. */
 typedef dip_status dip_matmul_backward_input_fn(dip_exec *exec, void *d_x, const void *d_out,
-                                                const void *w, const void *pre,
-                                                dip_activation act, dip_matmul_shape shape);
+                                                const void *w, const void *pre, dip_activation act,
+                                                dip_matmul_shape shape);
 
 /* d_W += x^T d_out (laid out as W), d_bias[c] += sum_n d_out[n, c]
  *   x [N, C_in], d_out [N, C_out], d_w float, d_bias float [C_out] or NULL. */
@@ -122,9 +122,8 @@ typedef struct dip_attention_shape {
 /* out[i] = sum_j softmax_j(q_i . k_j / sqrt(D)) v_j, per sequence and head.
  *   qkv [N, 3C] T: a row is q (H x D), k (H x D), v (H x D);  out [N, C] T
  *   lse [N, H] float: log sum_j exp(q_i . k_j / sqrt(D)), saved for backward. */
-typedef dip_status dip_attention_forward_fn(dip_exec *exec, void *out, float *lse,
-                                            const void *qkv, const int32_t *offsets,
-                                            dip_attention_shape shape);
+typedef dip_status dip_attention_forward_fn(dip_exec *exec, void *out, float *lse, const void *qkv,
+                                            const int32_t *offsets, dip_attention_shape shape);
 
 /* d_qkv [N, 3C] T from d_out, out [N, C] T and what forward saved. Probabilities are recomputed
  * from lse. */
@@ -152,36 +151,35 @@ typedef dip_status dip_layernorm_backward_fn(dip_exec *exec, void *d_x, float *d
 /* ---- image and text entry -------------------------------------------------------------- */
 
 typedef struct dip_image_shape {
-    int64_t n_images;     /* B */
-    int height, width;    /* pixels; multiples of patch */
-    int patch;            /* P */
+    int64_t n_images;  /* B */
+    int height, width; /* pixels; multiples of patch */
+    int patch;         /* P */
 } dip_image_shape;
 
 /* Bytes to normalised patches: out[b * n + y * (W/P) + x][c * P * P + py * P + px] =
  *   (images[b][y P + py][x P + px][c] / 255 - mean[c]) / std[c], all in float, rounded to T
  *   images u8 [B, H, W, 3];  out [B n, 3 P P] T, n = (H/P)(W/P): the order of conv1.weight. */
 typedef dip_status dip_patchify_fn(dip_exec *exec, void *out, const uint8_t *images,
-                                   const float mean[3], const float std[3],
-                                   dip_image_shape shape);
+                                   const float mean[3], const float std[3], dip_image_shape shape);
 
 /* out[b][0] = cls + pos[0];  out[b][1 + i] = patches[b][i] + pos[1 + i]
  *   patches [B n, C], cls [C], pos [n + 1, C], out [B (n + 1), C], all T. */
 typedef dip_status dip_image_embed_forward_fn(dip_exec *exec, void *out, const void *patches,
-                                              const void *cls, const void *pos,
-                                              int64_t n_images, int64_t n_patches, int64_t c);
+                                              const void *cls, const void *pos, int64_t n_images,
+                                              int64_t n_patches, int64_t c);
 
 /* d_patches [B n, C] T overwritten; d_cls [C], d_pos [n + 1, C] float accumulated. */
 typedef dip_status dip_image_embed_backward_fn(dip_exec *exec, void *d_patches, float *d_cls,
-                                               float *d_pos, const void *d_out,
-                                               int64_t n_images, int64_t n_patches, int64_t c);
+                                               float *d_pos, const void *d_out, int64_t n_images,
+                                               int64_t n_patches, int64_t c);
 
 /* out[n] = table[tokens[n]] + pos[n - offsets[b]]
  *   tokens [N] int32 in [0, V) (the caller has checked), table [V, C], pos [L, C] T,
  *   no sequence longer than L. */
 typedef dip_status dip_text_embed_forward_fn(dip_exec *exec, void *out, const int32_t *tokens,
                                              const int32_t *offsets, const void *table,
-                                             const void *pos, int64_t n_sequences,
-                                             int64_t n_rows, int64_t c);
+                                             const void *pos, int64_t n_sequences, int64_t n_rows,
+                                             int64_t c);
 
 /* d_table [V, C], d_pos [L, C] float accumulated, rows added in token order. */
 typedef dip_status dip_text_embed_backward_fn(dip_exec *exec, float *d_table, float *d_pos,
@@ -251,9 +249,8 @@ typedef dip_status dip_contrastive_forward_fn(dip_exec *exec, float *row_lse, fl
  *   d_u = scale * G v, d_v = scale * G^T u   [B, E] float, overwritten
  *   d_log_scale [1] float, overwritten: sum_ij G_ij L_ij (accumulated in double). */
 typedef dip_status dip_contrastive_backward_fn(dip_exec *exec, float *d_u, float *d_v,
-                                               float *d_log_scale, const float *u,
-                                               const float *v, const float *row_lse,
-                                               const float *col_lse,
+                                               float *d_log_scale, const float *u, const float *v,
+                                               const float *row_lse, const float *col_lse,
                                                dip_contrastive_shape shape);
 
 /* ---- optimizer ------------------------------------------------------------------------- */
@@ -264,9 +261,9 @@ typedef dip_status dip_sum_of_squares_fn(dip_exec *exec, double *out, const floa
 
 typedef struct dip_adamw_hyper {
     float lr, beta1, beta2, eps, weight_decay;
-    float grad_scale;        /* multiplies every gradient first (clipping) */
-    float bias_correction1;  /* 1 - beta1^t */
-    float bias_correction2;  /* 1 - beta2^t */
+    float grad_scale;       /* multiplies every gradient first (clipping) */
+    float bias_correction1; /* 1 - beta1^t */
+    float bias_correction2; /* 1 - beta2^t */
 } dip_adamw_hyper;
 
 /* torch.optim.AdamW: master *= 1 - lr wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;

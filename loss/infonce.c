@@ -10,11 +10,17 @@ enum { HOST_CHUNK = 1024 };
 
 static dip_contrastive_shape shape_of(const dip_loss_input *in)
 {
-    return (dip_contrastive_shape){.batch = in->batch, .embed = in->embed, .group = in->group,
-                                   .duplicates = in->duplicates, .scale = expf(in->logit_scale)};
+    return (dip_contrastive_shape){.batch = in->batch,
+                                   .embed = in->embed,
+                                   .group = in->group,
+                                   .duplicates = in->duplicates,
+                                   .scale = expf(in->logit_scale)};
 }
 
-static int64_t stats_floats(int64_t batch) { return 3 * batch; }
+static int64_t stats_floats(int64_t batch)
+{
+    return 3 * batch;
+}
 
 static size_t workspace(const dip_exec *exec, int64_t batch, int64_t embed)
 {
@@ -53,7 +59,6 @@ static dip_status forward_backward(dip_exec *exec, dip_loss_output *out, const d
 
 const dip_loss dip_loss_infonce = {
     .name = "infonce",
-    .init_logit_scale = 2.6592600369327779, /* ln(1 / 0.07) */
     .stats_floats = stats_floats,
     .workspace = workspace,
     .forward_backward = forward_backward,

@@ -22,15 +22,14 @@ typedef struct dip_loss_input {
 
 /* Device memory for the results; `stats` is scratch of stats_floats(B) floats. */
 typedef struct dip_loss_output {
-    float *d_u, *d_v;       /* [B, E] */
-    float *d_logit_scale;   /* [1], of the log */
+    float *d_u, *d_v;     /* [B, E] */
+    float *d_logit_scale; /* [1], of the log */
     float *stats;
-    double loss;            /* mean over the batch, on the host */
+    double loss; /* mean over the batch, on the host */
 } dip_loss_output;
 
 typedef struct dip_loss {
     const char *name;
-    double init_logit_scale;    /* log: ln(1/0.07) for InfoNCE */
     int64_t (*stats_floats)(int64_t batch);
     size_t (*workspace)(const dip_exec *exec, int64_t batch, int64_t embed);
     /* d_u == NULL: the value only. */

@@ -7,8 +7,8 @@
  *     open_clip_config.json        {"model_cfg", "preprocess_cfg"}
  *     open_clip_model.safetensors  the weights, fp32, open_clip's names
  *     spiece.model                 the SentencePiece tokenizer
- * A training checkpoint adds ema_model.safetensors (when there is an average), optimizer.safetensors
- * and trainer.json (train/checkpoint.h).
+ * A training checkpoint adds ema_model.safetensors (when there is an average),
+ * optimizer.safetensors and trainer.json (train/checkpoint.h).
  *
  * Usage:   dip_clip_init from a checked configuration; dip_clip_free.
  * Errors:  DIP_NOMEM; reading weights: DIP_IO, DIP_FORMAT listing every tensor that is missing,
@@ -21,9 +21,9 @@
 #include "text/text.h"
 #include "vision/vision.h"
 
-#define DIP_CONFIG_FILE "open_clip_config.json"
-#define DIP_WEIGHTS_FILE "open_clip_model.safetensors"
-#define DIP_EMA_FILE "ema_model.safetensors"
+#define DIP_CONFIG_FILE    "open_clip_config.json"
+#define DIP_WEIGHTS_FILE   "open_clip_model.safetensors"
+#define DIP_EMA_FILE       "ema_model.safetensors"
 #define DIP_TOKENIZER_FILE "spiece.model"
 
 typedef struct dip_clip {

@@ -29,7 +29,7 @@ typedef struct dip_model_config {
     char name[64];
     int embed_dim;
     bool quick_gelu;
-    double init_logit_scale;        /* log */
+    double init_logit_scale; /* log */
     dip_vision_config vision;
     dip_text_config text;
     dip_preprocess preprocess;

@@ -48,8 +48,8 @@ const char *dip_model_precision(const dip_model *model);
 
 /* features [n][E] from image files / compressed bytes in memory (JPEG or PNG). The first image that
  * cannot be decoded ends the call with DIP_FORMAT and its name (or number). */
-dip_status dip_model_encode_image_files(dip_model *model, float *features,
-                                        const char *const *paths, size_t n);
+dip_status dip_model_encode_image_files(dip_model *model, float *features, const char *const *paths,
+                                        size_t n);
 dip_status dip_model_encode_images(dip_model *model, float *features, const void *const *data,
                                    const size_t *n_bytes, size_t n);
 

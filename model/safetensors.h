@@ -23,7 +23,13 @@
 enum { DIP_TENSOR_MAX_DIMS = 8 };
 
 typedef enum dip_tensor_dtype {
-    DIP_ST_F32, DIP_ST_BF16, DIP_ST_F16, DIP_ST_F64, DIP_ST_I64, DIP_ST_I32, DIP_ST_U8,
+    DIP_ST_F32,
+    DIP_ST_BF16,
+    DIP_ST_F16,
+    DIP_ST_F64,
+    DIP_ST_I64,
+    DIP_ST_I32,
+    DIP_ST_U8,
     DIP_ST_OTHER /* valid, but nothing here computes with it */
 } dip_tensor_dtype;
 

@@ -24,11 +24,15 @@ void dip_block_init(dip_block *block, dip_param_table *table, const char *prefix
     const double fc_value = text ? pow(2.0 * w, -0.5) : pow(w, -0.5);
     const double proj_value = text ? narrow : pow(f, -0.5);
 
-    *block = (dip_block){.width = width, .n_heads = n_heads, .mlp_width = mlp_width,
-                         .causal = causal, .activation = activation, .norm_eps = (float)norm_eps};
+    *block = (dip_block){.width = width,
+                         .n_heads = n_heads,
+                         .mlp_width = mlp_width,
+                         .causal = causal,
+                         .activation = activation,
+                         .norm_eps = (float)norm_eps};
 #define ADD(field, init, value, decay, n_dims, shape, name)                                        \
-    block->field = dip_param_add(table, init, value, decay, n_dims, shape, "%s.resblocks.%d." name, \
-                                 prefix, index)
+    block->field = dip_param_add(table, init, value, decay, n_dims, shape,                         \
+                                 "%s.resblocks.%d." name, prefix, index)
     ADD(ln_1_w, DIP_INIT_CONSTANT, 1, false, 1, by_c, "ln_1.weight");
     ADD(ln_1_b, DIP_INIT_CONSTANT, 0, false, 1, by_c, "ln_1.bias");
     ADD(qkv_w, matrix, qkv_value, true, 2, qkv, "attn.in_proj_weight");
@@ -54,8 +58,8 @@ static dip_region book(dip_plan *plan, const char *name, const char *what, dip_s
     return dip_plan_book(plan, label, space, (size_t)rows * (size_t)columns * element_bytes);
 }
 
-void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan,
-                    dip_dtype dtype, dip_block_extent extent, const char *name)
+void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan, dip_dtype dtype,
+                    dip_block_extent extent, const char *name)
 {
     const dip_space space = extent.save ? DIP_SPACE_SAVED : DIP_SPACE_SCRATCH;
     const size_t t = dip_dtype_bytes(dtype);
@@ -100,14 +104,14 @@ void dip_block_scratch_plan(dip_block_scratch *scratch, const dip_block *block, 
 {
     const size_t t = dip_dtype_bytes(dtype);
     *scratch = (dip_block_scratch){0};
-    scratch->d_wide_region = book(plan, "backward", "d_mlp", DIP_SPACE_SCRATCH, max_rows,
-                                  block->mlp_width, t);
-    scratch->d_qkv_region = book(plan, "backward", "d_qkv", DIP_SPACE_SCRATCH, max_rows,
-                                 3 * (int64_t)block->width, t);
-    scratch->d_attn_region = book(plan, "backward", "d_attention", DIP_SPACE_SCRATCH, max_rows,
-                                  block->width, t);
-    scratch->d_rows_region = book(plan, "backward", "d_rows", DIP_SPACE_SCRATCH, max_rows,
-                                  block->width, t);
+    scratch->d_wide_region =
+        book(plan, "backward", "d_mlp", DIP_SPACE_SCRATCH, max_rows, block->mlp_width, t);
+    scratch->d_qkv_region =
+        book(plan, "backward", "d_qkv", DIP_SPACE_SCRATCH, max_rows, 3 * (int64_t)block->width, t);
+    scratch->d_attn_region =
+        book(plan, "backward", "d_attention", DIP_SPACE_SCRATCH, max_rows, block->width, t);
+    scratch->d_rows_region =
+        book(plan, "backward", "d_rows", DIP_SPACE_SCRATCH, max_rows, block->width, t);
 }
 
 void dip_block_scratch_bind(dip_block_scratch *scratch, const dip_plan *plan)
@@ -126,13 +130,18 @@ static dip_matmul_shape linear(int64_t n_rows, int64_t c_in, int64_t c_out)
 static dip_attention_shape attention_of(const dip_block *block, int64_t n_sequences, int64_t n_rows,
                                         int64_t max_length)
 {
-    return (dip_attention_shape){.n_sequences = n_sequences, .n_rows = n_rows,
-                                 .max_length = max_length, .n_heads = block->n_heads,
+    return (dip_attention_shape){.n_sequences = n_sequences,
+                                 .n_rows = n_rows,
+                                 .max_length = max_length,
+                                 .n_heads = block->n_heads,
                                  .head_size = block->width / block->n_heads,
                                  .causal = block->causal};
 }
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
 
 size_t dip_block_workspace(const dip_block *block, const dip_exec *exec, int64_t max_rows,
                            int64_t n_sequences, int64_t max_length)
@@ -196,8 +205,8 @@ dip_status dip_block_backward(dip_exec *exec, const dip_block *block, const dip_
     const void *a = rows ? saved->attn_rows : saved->attn;
 #define G(field) dip_param_grad(params, block->field)
     /* The MLP. d_y stays what it is: it is also the residual's gradient. */
-    DIP_TRY(ops->matmul_backward_weight(exec, G(proj_w), G(proj_b), d_y, saved->act,
-                                        linear(m, f, c)));
+    DIP_TRY(
+        ops->matmul_backward_weight(exec, G(proj_w), G(proj_b), d_y, saved->act, linear(m, f, c)));
     DIP_TRY(ops->matmul_backward_input(exec, scratch->d_wide, d_y, P(proj_w), saved->pre,
                                        block->activation, linear(m, f, c)));
     DIP_TRY(ops->matmul_backward_weight(exec, G(fc_w), G(fc_b), scratch->d_wide, saved->g,

@@ -29,16 +29,17 @@ typedef struct dip_block {
  * keeps torch's defaults). */
 typedef enum dip_block_init_rule { DIP_BLOCK_INIT_TORCH, DIP_BLOCK_INIT_TEXT } dip_block_init_rule;
 
-/* Add the block's twelve parameters under "PREFIX.resblocks.I.". `n_layers` enters the text rule. */
+/* Add the block's twelve parameters under "PREFIX.resblocks.I.". `n_layers` enters the text rule.
+ */
 void dip_block_init(dip_block *block, dip_param_table *table, const char *prefix, int index,
                     int width, int n_heads, int mlp_width, bool causal, dip_activation activation,
                     double norm_eps, dip_block_init_rule rule, int n_layers);
 
 /* Which sequences a pass is about; offsets and rows on the device. */
 typedef struct dip_sequences {
-    const int32_t *offsets;    /* [B + 1] */
-    int64_t n_sequences;       /* B */
-    int64_t n_rows;            /* N = offsets[B] */
+    const int32_t *offsets; /* [B + 1] */
+    int64_t n_sequences;    /* B */
+    int64_t n_rows;         /* N = offsets[B] */
     int64_t max_length;
 } dip_sequences;
 
@@ -47,10 +48,10 @@ typedef struct dip_sequences {
 typedef struct dip_block_saved {
     dip_region h_region, qkv_region, attn_region, lse_region, mid_region, g_region, pre_region,
         act_region, stats_region, x_rows_region, attn_rows_region;
-    void *h, *qkv, *attn;        /* [N, C], [N, 3C], [N, C] */
-    float *lse;                  /* [N, H] */
-    void *x_rows, *attn_rows;    /* [M, C] when `rows`, else NULL */
-    void *mid, *g, *pre, *act;   /* [M, C], [M, C], [M, F], [M, F]; pre NULL when not saving */
+    void *h, *qkv, *attn;      /* [N, C], [N, 3C], [N, C] */
+    float *lse;                /* [N, H] */
+    void *x_rows, *attn_rows;  /* [M, C] when `rows`, else NULL */
+    void *mid, *g, *pre, *act; /* [M, C], [M, C], [M, F], [M, F]; pre NULL when not saving */
     float *mean_1, *rstd_1, *mean_2, *rstd_2;
 } dip_block_saved;
 
@@ -69,8 +70,8 @@ typedef struct dip_block_extent {
     bool rows_only, save;
 } dip_block_extent;
 
-void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan,
-                    dip_dtype dtype, dip_block_extent extent, const char *name);
+void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan, dip_dtype dtype,
+                    dip_block_extent extent, const char *name);
 void dip_block_bind(dip_block_saved *saved, const dip_plan *plan, dip_block_extent extent);
 
 void dip_block_scratch_plan(dip_block_scratch *scratch, const dip_block *block, dip_plan *plan,
@@ -86,8 +87,8 @@ dip_status dip_block_forward(dip_exec *exec, const dip_block *block, const dip_p
                              const dip_block_saved *saved, void *y, const void *x,
                              dip_sequences sequences, const int32_t *rows);
 
-/* d_x [N, C] = gradient of x from d_y [M, C]; d_y is overwritten on the way; d_x is not d_y. x as in
- * forward. */
+/* d_x [N, C] = gradient of x from d_y [M, C]; d_y is overwritten on the way; d_x is not d_y. x as
+ * in forward. */
 dip_status dip_block_backward(dip_exec *exec, const dip_block *block, const dip_param_set *params,
                               const dip_block_saved *saved, const dip_block_scratch *scratch,
                               void *d_x, void *d_y, const void *x, dip_sequences sequences,

@@ -23,8 +23,8 @@ int dip_param_add(dip_param_table *table, dip_init init, double init_value, bool
         table->capacity = capacity;
     }
     dip_param *param = &table->params[table->n_params];
-    *param = (dip_param){.n_dims = n_dims, .n_elements = 1, .init = init, .init_value = init_value,
-                         .decay = decay};
+    *param = (dip_param){
+        .n_dims = n_dims, .n_elements = 1, .init = init, .init_value = init_value, .decay = decay};
     va_list args;
     va_start(args, name_format);
     vsnprintf(param->name, sizeof param->name, name_format, args);
@@ -80,8 +80,12 @@ void dip_param_table_init_values(const dip_param_table *table, float *master, ui
         dip_rng_init(&rng, seed, dip_rng_stream(DIP_RNG_INIT, 0, name_hash(param->name)));
         for (int64_t j = 0; j < param->n_elements; j++) {
             switch (param->init) {
-            case DIP_INIT_CONSTANT: values[j] = (float)param->init_value; break;
-            case DIP_INIT_NORMAL: values[j] = (float)(param->init_value * dip_rng_normal(&rng)); break;
+            case DIP_INIT_CONSTANT:
+                values[j] = (float)param->init_value;
+                break;
+            case DIP_INIT_NORMAL:
+                values[j] = (float)(param->init_value * dip_rng_normal(&rng));
+                break;
             case DIP_INIT_UNIFORM:
                 values[j] = (float)dip_rng_range(&rng, -param->init_value, param->init_value);
                 break;

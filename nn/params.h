@@ -29,32 +29,32 @@ typedef struct dip_param {
     int n_dims;                      /* 0 = a scalar */
     int64_t shape[DIP_PARAM_MAX_DIMS];
     int64_t n_elements;
-    int64_t offset;                  /* elements, in every array of a set */
+    int64_t offset; /* elements, in every array of a set */
     dip_init init;
     double init_value;
-    bool decay;                      /* weight decay applies */
+    bool decay; /* weight decay applies */
 } dip_param;
 
 typedef struct dip_param_table {
     dip_param *params;
     int n_params, capacity;
-    int64_t n_values;   /* length of the arrays of a set, padding included */
-    int64_t n_decayed;  /* the first n_decayed elements are the decayed ones */
-    int64_t n_counted;  /* parameters without padding: what a paper would quote */
+    int64_t n_values;  /* length of the arrays of a set, padding included */
+    int64_t n_decayed; /* the first n_decayed elements are the decayed ones */
+    int64_t n_counted; /* parameters without padding: what a paper would quote */
 } dip_param_table;
 
 typedef struct dip_param_set {
     const dip_param_table *table;
     dip_dtype dtype;
-    void *values;   /* T [n_values]; == master when T is float */
-    float *master;  /* [n_values] */
-    float *grads;   /* [n_values], NULL when not training */
+    void *values;  /* T [n_values]; == master when T is float */
+    float *master; /* [n_values] */
+    float *grads;  /* [n_values], NULL when not training */
 } dip_param_set;
 
 /* Add a row. `decay` is open_clip 4.x's rule as applied by the caller. Returns the number, or -1
  * out of memory (remembered; dip_param_table_layout reports it). */
-int dip_param_add(dip_param_table *table, dip_init init, double init_value, bool decay,
-                  int n_dims, const int64_t *shape, const char *name_format, ...) DIP_PRINTF(7, 8);
+int dip_param_add(dip_param_table *table, dip_init init, double init_value, bool decay, int n_dims,
+                  const int64_t *shape, const char *name_format, ...) DIP_PRINTF(7, 8);
 
 /* Give every row its offset: decayed rows first, each aligned to DIP_PARAM_ALIGN elements. */
 dip_status dip_param_table_layout(dip_param_table *table);

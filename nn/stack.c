@@ -13,8 +13,8 @@ dip_status dip_stack_plan(dip_stack_pass *pass, const dip_block *blocks, int n_b
     const dip_space space = save ? DIP_SPACE_SAVED : DIP_SPACE_SCRATCH;
     *pass = (dip_stack_pass){.blocks = blocks, .n_blocks = n_blocks, .d_regions = {-1, -1}};
     pass->extent = (dip_block_extent){max_rows, max_rows, false, save};
-    pass->last = max_out_rows ? (dip_block_extent){max_rows, max_out_rows, true, save}
-                              : pass->extent;
+    pass->last =
+        max_out_rows ? (dip_block_extent){max_rows, max_out_rows, true, save} : pass->extent;
     pass->saved = calloc((size_t)n_blocks, sizeof *pass->saved);
     pass->x_regions = calloc((size_t)n_blocks + 1, sizeof *pass->x_regions);
     pass->x = calloc((size_t)n_blocks + 1, sizeof *pass->x);
@@ -39,8 +39,8 @@ dip_status dip_stack_plan(dip_stack_pass *pass, const dip_block *blocks, int n_b
             continue;
         }
         snprintf(label, sizeof label, "%s.block.%d", name, i);
-        dip_block_plan(&pass->saved[i], &blocks[i], plan, dtype, is_last ? pass->last : pass->extent,
-                       label);
+        dip_block_plan(&pass->saved[i], &blocks[i], plan, dtype,
+                       is_last ? pass->last : pass->extent, label);
     }
     if (save) {
         for (int i = 0; i < 2; i++) {
@@ -57,8 +57,7 @@ void dip_stack_bind(dip_stack_pass *pass, const dip_plan *plan)
 {
     for (int i = 0; i <= pass->n_blocks; i++) pass->x[i] = dip_plan_ptr(plan, pass->x_regions[i]);
     for (int i = 0; i < pass->n_blocks; i++)
-        dip_block_bind(&pass->saved[i], plan,
-                       i == pass->n_blocks - 1 ? pass->last : pass->extent);
+        dip_block_bind(&pass->saved[i], plan, i == pass->n_blocks - 1 ? pass->last : pass->extent);
     if (pass->extent.save) {
         for (int i = 0; i < 2; i++) pass->d[i] = dip_plan_ptr(plan, pass->d_regions[i]);
         dip_block_scratch_bind(&pass->scratch, plan);

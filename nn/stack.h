@@ -15,12 +15,12 @@ typedef struct dip_stack_pass {
     int n_blocks;
     dip_block_extent extent; /* of every block but the last, when that runs on pooled rows only */
     dip_block_extent last;
-    dip_block_saved *saved;  /* [n_blocks] */
+    dip_block_saved *saved; /* [n_blocks] */
     dip_region *x_regions;
-    void **x;                /* [n_blocks + 1]: the input of each block, then the output */
+    void **x; /* [n_blocks + 1]: the input of each block, then the output */
     dip_block_scratch scratch;
     dip_region d_regions[2];
-    void *d[2];              /* [max_rows, C] gradients of the rows, used in turn */
+    void *d[2]; /* [max_rows, C] gradients of the rows, used in turn */
 } dip_stack_pass;
 
 /* max_out_rows > 0: the last block runs on that many pooled rows at most (`rows` in forward);
@@ -31,9 +31,18 @@ dip_status dip_stack_plan(dip_stack_pass *pass, const dip_block *blocks, int n_b
 void dip_stack_bind(dip_stack_pass *pass, const dip_plan *plan);
 void dip_stack_free(dip_stack_pass *pass); /* a zeroed struct is fine */
 
-static inline void *dip_stack_input(const dip_stack_pass *pass) { return pass->x[0]; }
-static inline void *dip_stack_output(const dip_stack_pass *pass) { return pass->x[pass->n_blocks]; }
-static inline void *dip_stack_d_output(const dip_stack_pass *pass) { return pass->d[0]; }
+static inline void *dip_stack_input(const dip_stack_pass *pass)
+{
+    return pass->x[0];
+}
+static inline void *dip_stack_output(const dip_stack_pass *pass)
+{
+    return pass->x[pass->n_blocks];
+}
+static inline void *dip_stack_d_output(const dip_stack_pass *pass)
+{
+    return pass->d[0];
+}
 
 dip_status dip_stack_forward(dip_exec *exec, const dip_stack_pass *pass,
                              const dip_param_set *params, dip_sequences sequences,

@@ -26,7 +26,8 @@ dip_status dip_text_init(dip_text *tower, const dip_text_config *config, int emb
         dip_block_init(&tower->blocks[i], table, "transformer", i, config->width, config->heads,
                        (int)(config->width * config->mlp_ratio), true, config->activation,
                        config->norm_eps, DIP_BLOCK_INIT_TEXT, config->layers);
-    tower->ln_final_w = dip_param_add(table, DIP_INIT_CONSTANT, 1, false, 1, by_w, "ln_final.weight");
+    tower->ln_final_w =
+        dip_param_add(table, DIP_INIT_CONSTANT, 1, false, 1, by_w, "ln_final.weight");
     tower->ln_final_b = dip_param_add(table, DIP_INIT_CONSTANT, 0, false, 1, by_w, "ln_final.bias");
     return DIP_OK;
 }
@@ -96,7 +97,7 @@ dip_status dip_text_plan(dip_text_pass **out, const dip_text *tower, dip_plan *p
         goto fail;
     }
 
-#define BOOK(which, space_, bytes) \
+#define BOOK(which, space_, bytes)                                                                 \
     pass->regions[which] = dip_plan_book(plan, "text." #which, space_, bytes)
     BOOK(INDEX, space, (rows + 2 * b + 1) * sizeof(int32_t));
     BOOK(POST, space, b * c * t);
@@ -142,7 +143,10 @@ void dip_text_pass_free(dip_text_pass *pass)
 /* ---- forward --------------------------------------------------------------------------- */
 
 /* The parts of INDEX, on the device. */
-static const int32_t *index_tokens(const dip_text_pass *pass) { return pass->buffer[INDEX]; }
+static const int32_t *index_tokens(const dip_text_pass *pass)
+{
+    return pass->buffer[INDEX];
+}
 static const int32_t *index_offsets(const dip_text_pass *pass)
 {
     return index_tokens(pass) + pass->n_rows;
@@ -154,8 +158,10 @@ static const int32_t *index_end_rows(const dip_text_pass *pass)
 
 static dip_sequences sequences_of(const dip_text_pass *pass)
 {
-    return (dip_sequences){.offsets = index_offsets(pass), .n_sequences = pass->n_texts,
-                           .n_rows = pass->n_rows, .max_length = pass->max_length};
+    return (dip_sequences){.offsets = index_offsets(pass),
+                           .n_sequences = pass->n_texts,
+                           .n_rows = pass->n_rows,
+                           .max_length = pass->max_length};
 }
 
 /* Check the batch and lay out its index on the host. */

@@ -49,9 +49,12 @@ static dip_status report(cJSON *figures, bool json)
     dip_status status = json ? dip_json_print(&text, figures, false) : DIP_OK;
     if (text) printf("%s\n", text);
     if (!json) {
-        cJSON_ArrayForEach(item, figures) {
-            if (cJSON_IsString(item)) printf("%-24s %s\n", item->string, item->valuestring);
-            else printf("%-24s %.6g\n", item->string, item->valuedouble);
+        cJSON_ArrayForEach(item, figures)
+        {
+            if (cJSON_IsString(item))
+                printf("%-24s %s\n", item->string, item->valuestring);
+            else
+                printf("%-24s %.6g\n", item->string, item->valuedouble);
         }
     }
     free(text);
@@ -85,8 +88,8 @@ static dip_status matmul_rate(double *flops_per_second, dip_exec *exec)
     double best = INFINITY;
     for (int i = 0; i < RATE_TRIES; i++) {
         const double start = now_seconds();
-        DIP_TRY_GOTO(exec->ops->matmul_forward(exec, out, NULL, x, weight, NULL, NULL, DIP_ACT_NONE,
-                                               shape));
+        DIP_TRY_GOTO(
+            exec->ops->matmul_forward(exec, out, NULL, x, weight, NULL, NULL, DIP_ACT_NONE, shape));
         best = fmin(best, now_seconds() - start);
     }
     *flops_per_second = 2.0 * RATE_ROWS * RATE_WIDTH * RATE_WIDTH / best;
@@ -110,7 +113,8 @@ typedef struct train_bench {
 static const dip_option train_rows[] = {
     {"config", DIP_OPT_STRING, AT(model), "tiny", 0, 0, NULL, false, "NAME|FILE",
      "A built-in model or a model_cfg JSON file."},
-    {"batch", DIP_OPT_INT, AT(batch), "256", 1, 1 << 20, NULL, false, "N", "Pairs computed at once."},
+    {"batch", DIP_OPT_INT, AT(batch), "256", 1, 1 << 20, NULL, false, "N",
+     "Pairs computed at once."},
     {"accum-freq", DIP_OPT_INT, AT(accum_freq), "1", 1, 1 << 12, NULL, false, "N",
      "Parts of the batch of a step."},
     {"precision", DIP_OPT_CHOICE, AT(precision), "bf16", 0, 0, "bf16|fp32", false, "KIND",
@@ -123,32 +127,37 @@ static const dip_option train_rows[] = {
     {"device", DIP_OPT_CHOICE, AT(device), "auto", 0, 0, "auto|cpu|reference", false, "NAME",
      "Backend."},
     {"threads", DIP_OPT_INT, AT(threads), "0", 0, 4096, NULL, false, "N", "0: one a core."},
-    {"json", DIP_OPT_BOOL, AT(json), "false", 0, 0, NULL, false, NULL, "One JSON object on stdout."},
+    {"json", DIP_OPT_BOOL, AT(json), "false", 0, 0, NULL, false, NULL,
+     "One JSON object on stdout."},
 };
 #undef AT
 static const dip_option_table train_table = {train_rows, sizeof train_rows / sizeof train_rows[0],
                                              false};
 
 /* Random pixels and captions; *mean_length receives the tokens a caption has on average. */
-static dip_status random_batch(dip_batch *batch, double *mean_length, const dip_model_config *config,
-                               const train_bench *o)
+static dip_status random_batch(dip_batch *batch, double *mean_length,
+                               const dip_model_config *config, const train_bench *o)
 {
     const int64_t n = o->batch * o->accum_freq, side = config->vision.image_size;
     const int context = config->text.context_length, eos = config->text.vocab_size - 1;
     char *end;
     const long mean = strcmp(o->text_lengths, "full") == 0 ? 0 : strtol(o->text_lengths, &end, 10);
     if (strcmp(o->text_lengths, "full") != 0 && (*end || mean < 2 || mean > context))
-        return dip_fail(DIP_CONFIG, "--text-lengths '%s' must be full or a number from 2 to the "
-                                    "context length %d", o->text_lengths, context);
+        return dip_fail(DIP_CONFIG,
+                        "--text-lengths '%s' must be full or a number from 2 to the "
+                        "context length %d",
+                        o->text_lengths, context);
     if (n > INT32_MAX / context)
-        return dip_fail(DIP_CONFIG, "--batch %lld x --accum-freq %lld: captions of %d tokens are too "
-                                    "many", (long long)o->batch, (long long)o->accum_freq, context);
+        return dip_fail(DIP_CONFIG,
+                        "--batch %lld x --accum-freq %lld: captions of %d tokens are too "
+                        "many",
+                        (long long)o->batch, (long long)o->accum_freq, context);
     uint8_t *images = malloc((size_t)(n * side * side * 3));
     int32_t *tokens = malloc((size_t)(n * context) * sizeof *tokens);
     int32_t *offsets = malloc((size_t)(n + 1) * sizeof *offsets);
     int32_t *group = malloc((size_t)n * sizeof *group);
-    *batch = (dip_batch){.n = n, .images = images, .tokens = tokens, .offsets = offsets,
-                         .group = group};
+    *batch =
+        (dip_batch){.n = n, .images = images, .tokens = tokens, .offsets = offsets, .group = group};
     if (!images || !tokens || !offsets || !group)
         return dip_fail(DIP_NOMEM, "no memory for a batch of %lld pairs", (long long)n);
     dip_rng rng;
@@ -283,19 +292,30 @@ static const dip_option data_rows[] = {
      "Passes over the data; the best counts, as in the peer."},
     {"max-images", DIP_OPT_INT, AT(max_images), "0", 0, 1e15, NULL, false, "N",
      "Stop a pass after about N images. 0: all."},
-    {"json", DIP_OPT_BOOL, AT(json), "false", 0, 0, NULL, false, NULL, "One JSON object on stdout."},
+    {"json", DIP_OPT_BOOL, AT(json), "false", 0, 0, NULL, false, NULL,
+     "One JSON object on stdout."},
 };
 #undef AT
-static const dip_option_table data_table = {data_rows, sizeof data_rows / sizeof data_rows[0], false};
+static const dip_option_table data_table = {data_rows, sizeof data_rows / sizeof data_rows[0],
+                                            false};
 
 static dip_status time_loading(cJSON **out, const data_bench *o, const dip_samples *samples,
                                dip_faults *faults)
 {
     const dip_loader_options options = {
-        .samples = samples, .faults = faults, .batch_size = 64, .image_size = (int)o->size,
-        .n_workers = (int)o->workers, .n_prefetch = 4, .shuffle = 1, .max_pixels = 25000000,
-        .max_bad_fraction = 1, .random_crop = 1, .crop_scale = {0.9, 1.0},
-        .crop_ratio = {0.75, 4.0 / 3.0}, .filter = DIP_BICUBIC,
+        .samples = samples,
+        .faults = faults,
+        .batch_size = 64,
+        .image_size = (int)o->size,
+        .n_workers = (int)o->workers,
+        .n_prefetch = 4,
+        .shuffle = 1,
+        .max_pixels = 25000000,
+        .max_bad_fraction = 1,
+        .random_crop = 1,
+        .crop_scale = {0.9, 1.0},
+        .crop_ratio = {0.75, 4.0 / 3.0},
+        .filter = DIP_BICUBIC,
     };
     dip_loader *loader;
     dip_batch batch;
@@ -373,8 +393,9 @@ static dip_status run(int argc, char **argv)
 {
     if (argc > 0 && strcmp(argv[0], "train") == 0) return bench_train(argc - 1, argv + 1);
     if (argc > 0 && strcmp(argv[0], "data") == 0) return bench_data(argc - 1, argv + 1);
-    return dip_fail(DIP_CONFIG, "%s%s%s; known: train, data", argc > 0 ? "'" : "what to measure is missing",
-                    argc > 0 ? argv[0] : "", argc > 0 ? "' is nothing bench can measure" : "");
+    return dip_fail(DIP_CONFIG, "%s%s%s; known: train, data",
+                    argc > 0 ? "'" : "what to measure is missing", argc > 0 ? argv[0] : "",
+                    argc > 0 ? "' is nothing bench can measure" : "");
 }
 
 const dip_command dip_command_bench = {
@@ -385,9 +406,12 @@ const dip_command dip_command_bench = {
              "diptych bench data SHARDS [--size PIXELS] [--workers N] [--json]",
     .description =
         "bench train runs whole training steps on random pairs: pairs a second, floating point "
-        "operations a second of the model as open_clip counts it (three times forward), the share of "
-        "the rate a large matrix product reaches in the same run, memory, and milliseconds by part.\n\n"
-        "bench data reads shards, decodes, crops (0.9..1 of the area) and resizes, as training does: "
+        "operations a second of the model as open_clip counts it (three times forward), the share "
+        "of "
+        "the rate a large matrix product reaches in the same run, memory, and milliseconds by "
+        "part.\n\n"
+        "bench data reads shards, decodes, crops (0.9..1 of the area) and resizes, as training "
+        "does: "
         "images a second in all and a core.",
     .options = NULL,
     .run = run,

@@ -18,7 +18,7 @@ typedef struct dip_command {
     const char *description;         /* paragraphs of the help page, wrapped at 80 columns */
     const dip_option_table *options; /* NULL for a command with subcommands of its own */
     dip_status (*run)(int argc, char **argv); /* words after the command's name */
-    void (*help)(void);              /* more help text (subcommands, examples); may be NULL */
+    void (*help)(void); /* more help text (subcommands, examples); may be NULL */
 } dip_command;
 
 #endif

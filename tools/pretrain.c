@@ -30,8 +30,10 @@ static dip_status run(int argc, char **argv)
     if (options.json && summary) {
         char *text = NULL;
         const dip_status printed = dip_json_print(&text, summary, false);
-        if (printed == DIP_OK) printf("%s\n", text);
-        else if (status == DIP_OK) status = printed;
+        if (printed == DIP_OK)
+            printf("%s\n", text);
+        else if (status == DIP_OK)
+            status = printed;
         free(text);
     }
 fail:
@@ -50,10 +52,12 @@ const dip_command dip_command_pretrain = {
         "Trains a ViT and a text Transformer jointly with the symmetric in-batch InfoNCE. The run "
         "lives in LOGS/NAME/: out.log, params.txt, checkpoints/epoch_N/, checkpoints/epoch_latest "
         "and checkpoints/results.jsonl.\n\n"
-        "Every option is also a JSON key of the --config file ('-' and '_' are the same); options on "
+        "Every option is also a JSON key of the --config file ('-' and '_' are the same); options "
+        "on "
         "the command line win. Mistakes are refused before any work, all at once.\n\n"
         "The same seed gives the same weights, bit for bit, for any number of workers and threads. "
-        "Interrupt (Ctrl-C) or terminate the program and it saves a checkpoint and leaves; --resume "
+        "Interrupt (Ctrl-C) or terminate the program and it saves a checkpoint and leaves; "
+        "--resume "
         "latest goes on in the middle of the epoch. A second signal ends it at once.\n\n"
         "A checkpoint folder is what open_clip loads (open_clip_config.json, "
         "open_clip_model.safetensors) with the tokenizer, the optimizer's state and the loader's "

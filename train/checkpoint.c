@@ -13,10 +13,14 @@
 #include "model/safetensors.h"
 
 #define OPTIMIZER_FILE "optimizer.safetensors"
-#define TRAINER_FILE "trainer.json"
-#define UNFINISHED ".tmp-"
+#define TRAINER_FILE   "trainer.json"
+#define UNFINISHED     ".tmp-"
 
-enum { FORMAT_VERSION = 1, TRAINER_MAX_BYTES = 1 << 20, MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16 };
+enum {
+    FORMAT_VERSION = 1,
+    TRAINER_MAX_BYTES = 1 << 20,
+    MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16
+};
 
 /* The progress fields once, for writing and reading. */
 static const struct {
@@ -54,8 +58,8 @@ static dip_status moments_describe(moments *m, const dip_param_table *table, con
                                    const float *second)
 {
     const size_t n = 2 * (size_t)table->n_params;
-    *m = (moments){.tensors = calloc(n, sizeof *m->tensors), .names = calloc(n, sizeof *m->names),
-                   .n = n};
+    *m = (moments){
+        .tensors = calloc(n, sizeof *m->tensors), .names = calloc(n, sizeof *m->names), .n = n};
     if (!m->tensors || !m->names) {
         moments_free(m);
         return dip_fail(DIP_NOMEM, "no memory to describe %zu optimizer tensors", n);
@@ -64,7 +68,8 @@ static dip_status moments_describe(moments *m, const dip_param_table *table, con
         const dip_param *param = &table->params[i / 2];
         snprintf(m->names[i], sizeof m->names[i], "%s.%s", i % 2 ? "exp_avg_sq" : "exp_avg",
                  param->name);
-        m->tensors[i] = (dip_tensor){.name = m->names[i], .dtype = DIP_ST_F32,
+        m->tensors[i] = (dip_tensor){.name = m->names[i],
+                                     .dtype = DIP_ST_F32,
                                      .n_dims = param->n_dims,
                                      .data = (i % 2 ? second : first) + param->offset,
                                      .n_bytes = (size_t)param->n_elements * sizeof(float)};
@@ -109,8 +114,8 @@ fail:
 
 /* ---- checksums -------------------------------------------------------------------------- */
 
-/* trainer.json holds {"crc32c": {FILE: "%08x", ...}}: of every file of the checkpoint and of itself,
- * its own taken with "00000000" in its place. */
+/* trainer.json holds {"crc32c": {FILE: "%08x", ...}}: of every file of the checkpoint and of
+ * itself, its own taken with "00000000" in its place. */
 static const char *const summed_files[] = {DIP_CONFIG_FILE, DIP_TOKENIZER_FILE, DIP_WEIGHTS_FILE,
                                            DIP_EMA_FILE, OPTIMIZER_FILE};
 enum { N_SUMMED_FILES = sizeof summed_files / sizeof summed_files[0], SUM_DIGITS = 8 };
@@ -150,8 +155,7 @@ static dip_status check_sums(const cJSON *root, char *text, size_t n_bytes, cons
     const cJSON *sums = cJSON_GetObjectItemCaseSensitive(root, "crc32c");
     char *digits = own_sum_digits(text);
     snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
-    if (!cJSON_IsObject(sums) || !digits)
-        return dip_fail(DIP_FORMAT, "%s has no checksums", path);
+    if (!cJSON_IsObject(sums) || !digits) return dip_fail(DIP_FORMAT, "%s has no checksums", path);
     text_sum(sum, text, n_bytes);
     if (memcmp(sum, digits, SUM_DIGITS) != 0)
         return dip_fail(DIP_FORMAT, "%s is damaged: its checksum is %s, it says %.8s", path, sum,
@@ -164,8 +168,10 @@ static dip_status check_sums(const cJSON *root, char *text, size_t n_bytes, cons
             return dip_fail(DIP_FORMAT, "%s is missing from the checkpoint", path);
         DIP_TRY(file_sum(sum, path));
         if (!cJSON_IsString(said) || strcmp(said->valuestring, sum) != 0)
-            return dip_fail(DIP_FORMAT, "%s is damaged, or not the file that was saved: its "
-                                        "checksum is %s, %s says %s", path, sum, TRAINER_FILE,
+            return dip_fail(DIP_FORMAT,
+                            "%s is damaged, or not the file that was saved: its "
+                            "checksum is %s, %s says %s",
+                            path, sum, TRAINER_FILE,
                             cJSON_IsString(said) ? said->valuestring : "nothing");
     }
     return DIP_OK;
@@ -198,7 +204,8 @@ static dip_status write_trainer_json(const char *dir, const dip_progress *progre
     snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
     if (!root || !cJSON_AddNumberToObject(root, "format_version", FORMAT_VERSION)) goto memory;
     for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
-        const int64_t value = *(const int64_t *)((const char *)progress + progress_fields[i].offset);
+        const int64_t value =
+            *(const int64_t *)((const char *)progress + progress_fields[i].offset);
         if (!cJSON_AddNumberToObject(root, progress_fields[i].key, (double)value)) goto memory;
     }
     DIP_TRY_GOTO(add_sums(root, dir));
@@ -349,8 +356,10 @@ dip_status dip_checkpoint_read_progress(dip_progress *progress, cJSON **configur
     snprintf(path, sizeof path, "%s/%s", dir, TRAINER_FILE);
     *configuration = NULL;
     if (!dip_path_exists(path))
-        return dip_fail(DIP_CONFIG, "%s holds no %s: it has weights at most, which cannot be "
-                                    "resumed from", dir, TRAINER_FILE);
+        return dip_fail(DIP_CONFIG,
+                        "%s holds no %s: it has weights at most, which cannot be "
+                        "resumed from",
+                        dir, TRAINER_FILE);
     DIP_TRY(dip_file_read(&text, &n_bytes, path, TRAINER_MAX_BYTES));
     DIP_TRY_GOTO(dip_json_parse(&root, text, n_bytes, path));
     DIP_TRY_GOTO(read_fields(progress, root, path));

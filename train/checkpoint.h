@@ -22,14 +22,14 @@
 
 /* Where a run stands; position and epoch are the loader's. */
 typedef struct dip_progress {
-    int64_t epoch;        /* of the next step */
-    int64_t position;     /* samples consumed in that epoch */
-    int64_t step;         /* steps done, skipped ones included */
-    int64_t n_updates;    /* steps applied */
+    int64_t epoch;     /* of the next step */
+    int64_t position;  /* samples consumed in that epoch */
+    int64_t step;      /* steps done, skipped ones included */
+    int64_t n_updates; /* steps applied */
     int64_t n_skipped;
     int64_t samples_seen;
-    int64_t total_steps;  /* the schedule's length */
-    int64_t n_samples;    /* samples in the data set */
+    int64_t total_steps; /* the schedule's length */
+    int64_t n_samples;   /* samples in the data set */
 } dip_progress;
 
 /* `configuration` (may be NULL) is stored as it is. */

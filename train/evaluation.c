@@ -97,9 +97,9 @@ static dip_status encode_texts(void *context, float *features, const char *const
         offsets[0] = 0;
         for (size_t i = 0; i < count; i++) {
             const char *text = texts[first + i];
-            offsets[i + 1] = offsets[i] + dip_tokenizer_encode(encoder->tokenizer,
-                                                               tokens + offsets[i], length, text,
-                                                               strlen(text), NULL);
+            offsets[i + 1] =
+                offsets[i] + dip_tokenizer_encode(encoder->tokenizer, tokens + offsets[i], length,
+                                                  text, strlen(text), NULL);
         }
         const dip_batch batch = {.n = (int64_t)count, .tokens = tokens, .offsets = offsets};
         DIP_TRY_GOTO(dip_step_encode(step, NULL, features + first * (size_t)e, &batch));
@@ -123,18 +123,19 @@ dip_status dip_evaluate_zeroshot(dip_step *step, cJSON *metrics, const dip_loade
     float *classifier = malloc(classnames->n_items * (size_t)e * sizeof *classifier);
     float *features = malloc((size_t)step->options.micro_batch * (size_t)e * sizeof *features);
     if (!classifier || !features) {
-        status = dip_fail(DIP_NOMEM, "no memory for a classifier of %zu classes",
-                          classnames->n_items);
+        status =
+            dip_fail(DIP_NOMEM, "no memory for a classifier of %zu classes", classnames->n_items);
         goto fail;
     }
-    DIP_TRY_GOTO(dip_classifier_build(classifier, classnames, templates, encode_texts, &encoder, e));
+    DIP_TRY_GOTO(
+        dip_classifier_build(classifier, classnames, templates, encode_texts, &encoder, e));
     DIP_TRY_GOTO(dip_accuracy_init(&accuracy, classifier, (int64_t)classnames->n_items, e));
     DIP_TRY_GOTO(dip_loader_open(&loader, options));
     DIP_TRY_GOTO(dip_loader_start(loader, 0, 0));
     while ((status = dip_loader_next(loader, &batch)) == DIP_OK) {
         DIP_TRY_GOTO(dip_step_encode(step, features, NULL, &batch));
-        DIP_TRY_GOTO(dip_accuracy_add(&accuracy, features, batch.labels, batch.n,
-                                      step->options.n_threads));
+        DIP_TRY_GOTO(
+            dip_accuracy_add(&accuracy, features, batch.labels, batch.n, step->options.n_threads));
     }
     if (status != DIP_END) goto fail;
     const dip_accuracy_scores scores = dip_accuracy_read(&accuracy);

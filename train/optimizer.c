@@ -48,8 +48,13 @@ dip_status dip_optimizer_step(dip_exec *exec, dip_optimizer *optimizer, const di
         DIP_TRY(exec->ops->adamw(exec, set->master + at, (char *)set->values + (size_t)at * t_bytes,
                                  optimizer->m + at, optimizer->v + at, set->grads + at, hyper, n));
     }
-    if (optimizer->ema)
-        DIP_TRY(exec->ops->ema(exec, optimizer->ema, set->master, (float)optimizer->ema_decay,
-                               table->n_values));
     return DIP_OK;
+}
+
+dip_status dip_optimizer_average(dip_exec *exec, const dip_optimizer *optimizer,
+                                 const dip_param_set *set)
+{
+    if (!optimizer->ema) return DIP_OK;
+    return exec->ops->ema(exec, optimizer->ema, set->master, (float)optimizer->ema_decay,
+                          set->table->n_values);
 }

@@ -7,11 +7,12 @@
 #include "loss/loss.h"
 
 #define AT(field) offsetof(dip_train_options, field)
-#define BIG 9007199254740992.0 /* 2^53: integers that JSON numbers hold exactly */
+#define BIG       9007199254740992.0 /* 2^53: integers that JSON numbers hold exactly */
 
 static const dip_option options[] = {
     {"train-data", DIP_OPT_STRING, AT(train_data), NULL, 0, 0, NULL, true, "PATTERN",
-     "Shards to train on: 'shards/{00000..00059}.tar', several patterns joined by '::', or a folder "
+     "Shards to train on: 'shards/{00000..00059}.tar', several patterns joined by '::', or a "
+     "folder "
      "of .tar files."},
     {"val-data", DIP_OPT_STRING, AT(val_data), NULL, 0, 0, NULL, false, "PATTERN",
      "Shards held out: loss and cross-modal recall are measured on them."},
@@ -21,12 +22,12 @@ static const dip_option options[] = {
      "WHICH", "Of several caption lines: the first, or one drawn anew each epoch."},
     {"caption-duplicates", DIP_OPT_CHOICE, AT(caption_duplicates), "negative", 0, 0,
      "negative|positive|mask", false, "WHAT",
-     "What identical captions in a batch are to each other: negatives (as in open_clip), positives, "
+     "What identical captions in a batch are to each other: negatives (as in open_clip), "
+     "positives, "
      "or masked out of the softmax."},
     {"workers", DIP_OPT_INT, AT(workers), "2", 1, 1024, NULL, false, "N",
      "Threads that read and decode. Changes the speed, never the result."},
-    {"prefetch", DIP_OPT_INT, AT(prefetch), "2", 1, 64, NULL, false, "N",
-     "Batches decoded ahead."},
+    {"prefetch", DIP_OPT_INT, AT(prefetch), "2", 1, 64, NULL, false, "N", "Batches decoded ahead."},
     {"max-image-pixels", DIP_OPT_INT, AT(max_image_pixels), "25000000", 1, BIG, NULL, false, "N",
      "Larger images are left out, counted and named."},
     {"max-bad-fraction", DIP_OPT_FLOAT, AT(max_bad_fraction), "0.1", 0, 1, NULL, false, "F",
@@ -55,12 +56,13 @@ static const dip_option options[] = {
      "Pairs computed at once."},
     {"accum-freq", DIP_OPT_INT, AT(accum_freq), "1", 1, 1 << 16, NULL, false, "N",
      "Compute the loss over N x batch-size pairs by running each part twice. Exact."},
-    {"epochs", DIP_OPT_INT, AT(epochs), "32", 1, 1 << 20, NULL, false, "N", "Passes over the data."},
+    {"epochs", DIP_OPT_INT, AT(epochs), "32", 1, 1 << 20, NULL, false, "N",
+     "Passes over the data."},
     {"max-steps", DIP_OPT_INT, AT(max_steps), "0", 0, BIG, NULL, false, "N",
      "Stop after N steps; the schedule is laid out for them. 0: run all epochs."},
     {"lr", DIP_OPT_FLOAT, AT(lr), "5e-4", 0, 1000, NULL, false, "X", "Peak learning rate."},
-    {"lr-scheduler", DIP_OPT_CHOICE, AT(lr_scheduler), "cosine", 0, 0, "cosine|const", false, "KIND",
-     "Learning rate after warm-up."},
+    {"lr-scheduler", DIP_OPT_CHOICE, AT(lr_scheduler), "cosine", 0, 0, "cosine|const", false,
+     "KIND", "Learning rate after warm-up."},
     {"warmup", DIP_OPT_INT, AT(warmup), "10000", 0, BIG, NULL, false, "N", "Warm-up steps."},
     {"wd", DIP_OPT_FLOAT, AT(wd), "0.2", 0, 100, NULL, false, "X",
      "Decoupled weight decay. Not applied to parameters of one dimension or less, nor to class and "
@@ -82,7 +84,8 @@ static const dip_option options[] = {
      "Where to compute. reference: plain C, slow, for checking."},
     {"precision", DIP_OPT_CHOICE, AT(precision), "auto", 0, 0, "auto|bf16|amp_bf16|fp32", false,
      "KIND",
-     "bf16 keeps fp32 master weights (amp_bf16 is another name for it); auto takes bf16 where the CPU "
+     "bf16 keeps fp32 master weights (amp_bf16 is another name for it); auto takes bf16 where the "
+     "CPU "
      "is fast at it."},
     {"threads", DIP_OPT_INT, AT(threads), "0", 0, 4096, NULL, false, "N",
      "Threads that compute; 0: one a core. Changes the speed, never the result."},
@@ -144,8 +147,9 @@ dip_status dip_train_options_check(const dip_train_options *o)
     if (o->zeroshot_data && (!o->classnames || !o->templates))
         mistake(list, sizeof list, "--zeroshot-data needs --classnames FILE and --templates FILE");
     if (!o->zeroshot_data && (o->classnames || o->templates))
-        mistake(list, sizeof list, "--classnames and --templates are for --zeroshot-data, which is "
-                                   "not given");
+        mistake(list, sizeof list,
+                "--classnames and --templates are for --zeroshot-data, which is "
+                "not given");
     if (o->max_steps && o->warmup > o->max_steps) {
         snprintf(line, sizeof line, "--warmup %lld is more than --max-steps %lld",
                  (long long)o->warmup, (long long)o->max_steps);

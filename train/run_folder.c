@@ -35,8 +35,7 @@ static void mistake(char *list, size_t n, const char *option, const char *name, 
     snprintf(list + used, n - used, "%s%s '%.200s'%s", used ? "\n" : "", option, name, why);
 }
 
-/* Are the two words the same key, '-' and '_' being the same letter? */
-static bool same_key(const char *a, const char *b)
+bool dip_same_key(const char *a, const char *b)
 {
     while (*a && (*a == '-' ? '_' : *a) == (*b == '-' ? '_' : *b)) a++, b++;
     return *a == *b;
@@ -53,7 +52,7 @@ static void check_changes(char *list, size_t n, const dip_train_options *o)
     for (size_t i = 0; i < o->resume_changes.n_items; i++) {
         const char *word = o->resume_changes.items[i];
         size_t k = 0;
-        while (k < n_keys && !same_key(word, keys[k])) k++;
+        while (k < n_keys && !dip_same_key(word, keys[k])) k++;
         if (k < n_keys) continue;
         const char *nearest = dip_nearest_word(word, keys, n_keys);
         char why[128];
@@ -119,11 +118,14 @@ static dip_status find_resume(dip_run_folder *folder, const dip_train_options *o
     dip_status status = DIP_OK;
     if (has_latest && !dip_path_exists(latest) &&
         (!o->resume || strcmp(o->resume, "latest") == 0)) {
-        status = dip_fail(DIP_CONFIG, "%s points at a checkpoint that is not there; name one that "
-                                      "is with --resume DIR, or start a new run", latest);
+        status = dip_fail(DIP_CONFIG,
+                          "%s points at a checkpoint that is not there; name one that "
+                          "is with --resume DIR, or start a new run",
+                          latest);
     } else if (!o->resume && has_latest) {
-        status = dip_fail(DIP_CONFIG, "%s already holds a run; give another --name, or --resume latest",
-                          folder->path);
+        status =
+            dip_fail(DIP_CONFIG, "%s already holds a run; give another --name, or --resume latest",
+                     folder->path);
     } else if (o->resume && strcmp(o->resume, "latest") == 0) {
         if (has_latest) {
             folder->resume = latest;
@@ -144,8 +146,8 @@ dip_status dip_run_folder_open(dip_run_folder *folder, const dip_train_options *
     dip_status status;
     char *log = NULL;
     *folder = (dip_run_folder){.lock = -1};
-    folder->name = options->name ? dip_format("%s", options->name)
-                                 : default_name(options, precision);
+    folder->name =
+        options->name ? dip_format("%s", options->name) : default_name(options, precision);
     if (folder->name) folder->path = dip_path_join(options->logs, folder->name);
     if (folder->path) folder->checkpoints = dip_path_join(folder->path, "checkpoints");
     if (folder->path) log = dip_path_join(folder->path, "out.log");
@@ -208,43 +210,4 @@ dip_status dip_run_folder_add_result(const dip_run_folder *folder, const char *j
         status = dip_fail(DIP_IO, "cannot write %s: %s", path, strerror(errno));
     free(path);
     return status;
-}
-
-dip_status dip_run_folder_check_resumed(const dip_train_options *now, const cJSON *saved)
-{
-    static const char *const decisive[] = {
-        "train_data", "json_text_key", "max_image_pixels", "caption_lines", "caption_duplicates",
-        "model", "loss",
-        "batch_size", "accum_freq", "epochs", "max_steps", "warmup", "lr", "lr_scheduler", "wd",
-        "beta1", "beta2", "eps", "grad_clip_norm", "ema_decay", "seed", "crop_scale_min",
-        "crop_scale_max", "crop_ratio", "flip", "image_mean", "image_std",
-    };
-    char list[2048] = "";
-    cJSON *current = dip_config_to_json(&dip_train_option_table, now);
-    if (!current) return dip_fail(DIP_NOMEM, "no memory to compare configurations");
-    for (size_t i = 0; i < sizeof decisive / sizeof decisive[0]; i++) {
-        const cJSON *a = cJSON_GetObjectItemCaseSensitive(saved, decisive[i]);
-        const cJSON *b = cJSON_GetObjectItemCaseSensitive(current, decisive[i]);
-        bool allowed = (!a && !b) || (a && b && cJSON_Compare(a, b, 1));
-        for (size_t j = 0; j < now->resume_changes.n_items && !allowed; j++)
-            allowed = same_key(now->resume_changes.items[j], decisive[i]);
-        if (allowed) continue;
-        char *was = NULL, *is = NULL;
-        if ((a && dip_json_print(&was, a, false) != DIP_OK) ||
-            (b && dip_json_print(&is, b, false) != DIP_OK)) {
-            free(was);
-            cJSON_Delete(current);
-            return DIP_NOMEM;
-        }
-        const size_t used = strlen(list);
-        snprintf(list + used, sizeof list - used, "\n  %s was %s, is %s", decisive[i],
-                 was ? was : "not set", is ? is : "not set");
-        free(was);
-        free(is);
-    }
-    cJSON_Delete(current);
-    if (!list[0]) return DIP_OK;
-    return dip_fail(DIP_CONFIG,
-                    "the resumed run would not be the same run:%s\nname what may change with "
-                    "--resume-changes KEY ..., or start a new run", list);
 }

@@ -1,9 +1,9 @@
 /* run_folder.h - LOGS/NAME: out.log, params.txt, checkpoints/, one run at a time.
  *
- * Usage:   dip_run_folder_check while checking; dip_run_folder_open decides the name, makes the folders, takes the lock and opens
- *          out.log; dip_run_folder_close gives all back.
- * Errors:  DIP_CONFIG: a run of that name exists and --resume is not given, another process is
- *          running in it, nothing to resume from; DIP_IO.                                     */
+ * Usage:   dip_run_folder_check while checking; dip_run_folder_open decides the name, makes the
+ * folders, takes the lock and opens out.log; dip_run_folder_close gives all back. Errors:
+ * DIP_CONFIG: a run of that name exists and --resume is not given, another process is running in
+ * it, nothing to resume from; DIP_IO.                                     */
 #ifndef DIP_TRAIN_RUN_FOLDER_H
 #define DIP_TRAIN_RUN_FOLDER_H
 
@@ -35,8 +35,7 @@ dip_status dip_run_folder_write_params(const dip_run_folder *folder,
 /* Append one line to checkpoints/results.jsonl, durably. */
 dip_status dip_run_folder_add_result(const dip_run_folder *folder, const char *json_line);
 
-/* Refuse a resumed run whose schedule or data would silently change: every differing key that is
- * not in --resume-changes, with both values. */
-dip_status dip_run_folder_check_resumed(const dip_train_options *now, const cJSON *saved);
+/* Are the two words the same key, '-' and '_' being the same letter? */
+bool dip_same_key(const char *a, const char *b);
 
 #endif

@@ -8,10 +8,17 @@
 /* ---- life cycle ------------------------------------------------------------------------ */
 
 enum {
-    MASTER, VALUES, GRADS,             /* [n_values]: float, T, float */
-    U, V, D_U, D_V, D_SCALE, STATS,    /* float [B, E] four times, [1], the loss's own */
-    GROUP,                             /* int32 [B] */
-    IMAGES,                            /* u8 [micro_batch, size, size, 3] */
+    MASTER,
+    VALUES,
+    GRADS, /* [n_values]: float, T, float */
+    U,
+    V,
+    D_U,
+    D_V,
+    D_SCALE,
+    STATS,  /* float [B, E] four times, [1], the loss's own */
+    GROUP,  /* int32 [B] */
+    IMAGES, /* u8 [micro_batch, size, size, 3] */
     N_REGIONS = DIP_STEP_REGIONS
 };
 
@@ -40,7 +47,8 @@ static dip_status plan_step(dip_step *step)
     const size_t side = (size_t)clip->config.vision.image_size;
     size_t workspace = options->loss->workspace(exec, (int64_t)b, (int64_t)e);
     for (int i = 0; i < N_REGIONS; i++) step->regions[i] = -1;
-#define BOOK(which, space, bytes) step->regions[which] = dip_plan_book(step->plan, #which, space, bytes)
+#define BOOK(which, space, bytes)                                                                  \
+    step->regions[which] = dip_plan_book(step->plan, #which, space, bytes)
     BOOK(MASTER, DIP_SPACE_PARAM, n * f);
     if (options->dtype != DIP_F32) BOOK(VALUES, DIP_SPACE_PARAM, n * t);
     BOOK(GRADS, DIP_SPACE_GRAD, n * f);
@@ -70,8 +78,10 @@ static void bind_step(dip_step *step)
 {
     void *at[N_REGIONS];
     for (int i = 0; i < N_REGIONS; i++) at[i] = dip_plan_ptr(step->plan, step->regions[i]);
-    step->params = (dip_param_set){.table = &step->clip->table, .dtype = step->options.dtype,
-                                   .master = at[MASTER], .grads = at[GRADS],
+    step->params = (dip_param_set){.table = &step->clip->table,
+                                   .dtype = step->options.dtype,
+                                   .master = at[MASTER],
+                                   .grads = at[GRADS],
                                    .values = at[VALUES] ? at[VALUES] : at[MASTER]};
     step->u = at[U];
     step->v = at[V];
@@ -190,15 +200,18 @@ static dip_status loss_and_gradients(dip_step *step, const dip_batch *batch, dou
 {
     dip_exec *exec = &step->exec;
     const int64_t b = batch->n;
-    dip_loss_input in = {.u = step->u, .v = step->v, .batch = b,
+    dip_loss_input in = {.u = step->u,
+                         .v = step->v,
+                         .batch = b,
                          .embed = step->clip->config.embed_dim,
                          .duplicates = step->options.duplicates};
-    dip_loss_output out = {.d_u = step->d_u, .d_v = step->d_v, .stats = step->loss_stats,
+    dip_loss_output out = {.d_u = step->d_u,
+                           .d_v = step->d_v,
+                           .stats = step->loss_stats,
                            .d_logit_scale = step->d_logit_scale};
     DIP_TRY(dip_step_logit_scale(step, &in.logit_scale));
     if (step->options.duplicates != DIP_DUP_NEGATIVE) {
-        DIP_TRY(exec->device->upload(exec, step->group, batch->group,
-                                     (size_t)b * sizeof(int32_t)));
+        DIP_TRY(exec->device->upload(exec, step->group, batch->group, (size_t)b * sizeof(int32_t)));
         in.group = step->group;
     }
     DIP_TRY(step->options.loss->forward_backward(exec, &out, &in));
@@ -277,6 +290,7 @@ dip_status dip_step_run(dip_step *step, dip_step_result *result, const dip_batch
         result->grad_norm = NAN;
     }
     DIP_TRY(clamp_logit_scale(step, &log_scale));
+    if (result->applied) DIP_TRY(dip_optimizer_average(exec, &step->optimizer, &step->params));
     result->logit_scale = exp((double)log_scale);
     times->optimizer_ms = lap(&mark);
     return DIP_OK;

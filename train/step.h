@@ -25,11 +25,11 @@
 #include "train/optimizer.h"
 
 typedef struct dip_step_options {
-    const char *device;      /* for dip_exec_open */
+    const char *device; /* for dip_exec_open */
     dip_dtype dtype;
     int n_threads;
-    int64_t micro_batch;     /* pairs computed at once */
-    int64_t n_micro;         /* micro-batches a step (open_clip's accum_freq) */
+    int64_t micro_batch; /* pairs computed at once */
+    int64_t n_micro;     /* micro-batches a step (open_clip's accum_freq) */
     const dip_loss *loss;
     dip_duplicates duplicates;
     dip_optimizer optimizer; /* hyper-parameters only */
@@ -59,8 +59,8 @@ typedef struct dip_step {
     /* the whole batch, on the device */
     float *u, *v, *d_u, *d_v, *d_logit_scale, *loss_stats;
     int32_t *group;
-    uint8_t *images;         /* one micro-batch of pixels */
-    int32_t *micro_offsets;  /* host [micro_batch + 1] */
+    uint8_t *images;        /* one micro-batch of pixels */
+    int32_t *micro_offsets; /* host [micro_batch + 1] */
     dip_region regions[DIP_STEP_REGIONS];
 } dip_step;
 
@@ -77,7 +77,8 @@ dip_status dip_step_upload(dip_step *step, const float *master, const float *ema
 /* One step on a batch of exactly micro_batch * n_micro pairs. */
 dip_status dip_step_run(dip_step *step, dip_step_result *result, const dip_batch *batch, double lr);
 
-/* Features of at most micro_batch pairs, for evaluation: u, v [n, E] on the host. Either may be NULL. */
+/* Features of at most micro_batch pairs, for evaluation: u, v [n, E] on the host. Either may be
+ * NULL. */
 dip_status dip_step_encode(dip_step *step, float *u, float *v, const dip_batch *batch);
 
 /* The value of the logit scale parameter (log). */

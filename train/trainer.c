@@ -16,6 +16,7 @@
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/evaluation.h"
+#include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
 #include "train/step.h"
@@ -123,8 +124,9 @@ static dip_status check_labels(const trainer *t)
         const dip_sample sample = dip_samples_get(samples, i);
         char where[512];
         if (sample.label >= 0 && (size_t)sample.label < n_classes) continue;
-        return dip_fail(DIP_CONFIG, "--zeroshot-data %s: label %lld is not one of 0..%zu, the classes "
-                                    "of --classnames %s",
+        return dip_fail(DIP_CONFIG,
+                        "--zeroshot-data %s: label %lld is not one of 0..%zu, the classes "
+                        "of --classnames %s",
                         dip_sample_where(&sample, where, sizeof where), (long long)sample.label,
                         n_classes - 1, t->o->classnames);
     }
@@ -182,8 +184,9 @@ static dip_status lay_out_schedule(trainer *t)
     t->steps_per_epoch = n / b;
     const int64_t all_steps = t->steps_per_epoch * o->epochs;
     if (t->steps_per_epoch == 0)
-        return dip_fail(DIP_CONFIG, "--train-data has %lld pairs, fewer than one batch of %lld "
-                                    "(--batch-size %lld x --accum-freq %lld)",
+        return dip_fail(DIP_CONFIG,
+                        "--train-data has %lld pairs, fewer than one batch of %lld "
+                        "(--batch-size %lld x --accum-freq %lld)",
                         (long long)n, (long long)b, (long long)o->batch_size,
                         (long long)o->accum_freq);
     t->schedule = (dip_schedule){
@@ -193,8 +196,9 @@ static dip_status lay_out_schedule(trainer *t)
         .total = o->max_steps && o->max_steps < all_steps ? o->max_steps : all_steps,
     };
     if (o->warmup > t->schedule.total)
-        return dip_fail(DIP_CONFIG, "--warmup %lld is more than the run's %lld steps "
-                                    "(%lld pairs / %lld a step x %lld epochs)",
+        return dip_fail(DIP_CONFIG,
+                        "--warmup %lld is more than the run's %lld steps "
+                        "(%lld pairs / %lld a step x %lld epochs)",
                         (long long)o->warmup, (long long)t->schedule.total, (long long)n,
                         (long long)b, (long long)o->epochs);
     t->progress.total_steps = t->schedule.total;
@@ -215,8 +219,12 @@ static dip_status open_step(trainer *t)
         .duplicates = strcmp(o->caption_duplicates, "positive") == 0 ? DIP_DUP_POSITIVE
                       : strcmp(o->caption_duplicates, "mask") == 0   ? DIP_DUP_MASK
                                                                      : DIP_DUP_NEGATIVE,
-        .optimizer = {.beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->wd,
-                      .clip_norm = o->grad_clip_norm, .ema_decay = o->ema_decay},
+        .optimizer = {.beta1 = o->beta1,
+                      .beta2 = o->beta2,
+                      .eps = o->eps,
+                      .weight_decay = o->wd,
+                      .clip_norm = o->grad_clip_norm,
+                      .ema_decay = o->ema_decay},
     };
     DIP_TRY(dip_clip_init(&t->clip, &t->config));
     DIP_TRY(dip_step_open(&t->step, &t->clip, &options));
@@ -224,64 +232,11 @@ static dip_status open_step(trainer *t)
     return DIP_OK;
 }
 
-/* The model and the tokenizer of a checkpoint are this run's, whatever their files are called. */
-static dip_status check_same_model(const trainer *t, const char *dir)
-{
-    char *path = dip_path_join(dir, DIP_CONFIG_FILE);
-    dip_model_config config;
-    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path");
-    dip_status status = dip_model_config_open(&config, path);
-    free(path);
-    DIP_TRY(status);
-    cJSON *saved = dip_model_config_to_json(&config), *now = dip_model_config_to_json(&t->config);
-    const bool same = saved && now &&
-                      cJSON_Compare(cJSON_GetObjectItemCaseSensitive(saved, "model_cfg"),
-                                    cJSON_GetObjectItemCaseSensitive(now, "model_cfg"), 1);
-    const bool memory = saved && now;
-    cJSON_Delete(saved);
-    cJSON_Delete(now);
-    if (!memory) return dip_fail(DIP_NOMEM, "no memory to compare models");
-    return same ? DIP_OK
-                : dip_fail(DIP_CONFIG, "the model of %s (%s) is not what --model %s and --tokenizer "
-                                       "%s give", dir, DIP_CONFIG_FILE, t->o->model,
-                           t->o->tokenizer);
-}
-
-static dip_status check_same_tokenizer(const trainer *t, const char *dir)
-{
-    const dip_string_list *changes = &t->o->resume_changes;
-    size_t n, n_saved;
-    const void *now = dip_tokenizer_bytes(t->tokenizer, &n);
-    char *saved = NULL, *path = dip_path_join(dir, DIP_TOKENIZER_FILE);
-    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path");
-    for (size_t i = 0; i < changes->n_items; i++)
-        if (strcmp(changes->items[i], "tokenizer") == 0) goto done;
-    dip_status status = dip_file_read(&saved, &n_saved, path, 64 << 20);
-    if (status == DIP_OK && (n_saved != n || memcmp(saved, now, n) != 0))
-        status = dip_fail(DIP_CONFIG, "--tokenizer %s is not the one of %s; allow it with "
-                                      "--resume-changes tokenizer", t->o->tokenizer, dir);
-    free(saved);
-    free(path);
-    return status;
-done:
-    free(path);
-    return DIP_OK;
-}
-
-/* Would the run in `dir` go on as the same run? */
 static dip_status check_resumed(const trainer *t, dip_progress *saved, const char *dir)
 {
-    cJSON *configuration = NULL;
-    DIP_TRY(dip_checkpoint_read_progress(saved, &configuration, dir));
-    dip_status status =
-        configuration ? dip_run_folder_check_resumed(t->o, configuration) : DIP_OK;
-    cJSON_Delete(configuration);
-    DIP_TRY(status);
-    if (saved->n_samples != t->progress.n_samples)
-        return dip_fail(DIP_CONFIG, "the resumed run had %lld training pairs, --train-data has %lld",
-                        (long long)saved->n_samples, (long long)t->progress.n_samples);
-    DIP_TRY(check_same_model(t, dir));
-    return check_same_tokenizer(t, dir);
+    const dip_resume_run run = {t->o, t->configuration, &t->config, t->tokenizer,
+                                t->progress.n_samples};
+    return dip_resume_check(saved, &run, dir);
 }
 
 /* What --resume latest stands for is this run's own checkpoint, and its newest. */
@@ -308,6 +263,19 @@ static dip_status start_or_resume(trainer *t)
     return DIP_OK;
 }
 
+/* The options as they were given, but for what `auto` stands for on this machine: a run that began
+ * in bf16 is not the same run in fp32. */
+static dip_status resolve_configuration(trainer *t)
+{
+    t->configuration = dip_config_to_json(&dip_train_option_table, t->o);
+    cJSON *precision = cJSON_CreateString(dip_dtype_name(t->dtype));
+    if (t->configuration && precision &&
+        cJSON_ReplaceItemInObjectCaseSensitive(t->configuration, "precision", precision))
+        return DIP_OK;
+    cJSON_Delete(precision);
+    return dip_fail(DIP_NOMEM, "no memory for the configuration");
+}
+
 static dip_status prepare(trainer *t)
 {
     const dip_train_options *o = t->o;
@@ -318,8 +286,7 @@ static dip_status prepare(trainer *t)
     fit_text_tower(t);
     DIP_TRY(index_data(t));
     DIP_TRY(lay_out_schedule(t));
-    t->configuration = dip_config_to_json(&dip_train_option_table, o);
-    if (!t->configuration) return dip_fail(DIP_NOMEM, "no memory for the configuration");
+    DIP_TRY(resolve_configuration(t));
     if (o->resume && strcmp(o->resume, "latest") != 0) {
         dip_progress saved; /* a refusal leaves no run folder behind */
         DIP_TRY(check_resumed(t, &saved, o->resume));
@@ -361,7 +328,8 @@ static dip_status log_metrics(const trainer *t, int64_t done)
 {
     const cJSON *item;
     char line[1024] = "";
-    cJSON_ArrayForEach(item, t->metrics) {
+    cJSON_ArrayForEach(item, t->metrics)
+    {
         const size_t used = strlen(line);
         if (cJSON_IsNumber(item) && strcmp(item->string, "epoch") != 0)
             snprintf(line + used, sizeof line - used, " %s: %.4f", item->string, item->valuedouble);
@@ -379,8 +347,8 @@ static dip_status evaluate(trainer *t, int64_t done, bool last)
 {
     const dip_train_options *o = t->o;
     const bool pairs = t->val.samples && o->val_frequency && (done % o->val_frequency == 0 || last);
-    const bool zeroshot = t->zeroshot.samples && o->zeroshot_frequency &&
-                          (done % o->zeroshot_frequency == 0 || last);
+    const bool zeroshot =
+        t->zeroshot.samples && o->zeroshot_frequency && (done % o->zeroshot_frequency == 0 || last);
     if (!pairs && !zeroshot) return DIP_OK;
     cJSON_Delete(t->metrics);
     t->metrics = cJSON_CreateObject();
@@ -418,11 +386,11 @@ static void log_step(trainer *t, window *w, const dip_step_result *result, doubl
              "Left: %02lld:%02lld:%02lld",
              (long long)t->progress.epoch, 8, (long long)(step_of_epoch * pairs),
              (long long)(t->steps_per_epoch * pairs),
-             100.0 * (double)step_of_epoch / (double)t->steps_per_epoch, (long long)t->progress.step,
-             (long long)t->schedule.total, w->waited / (double)w->n_steps, per_step,
-             (double)(w->n_steps * pairs) / passed, lr, result->logit_scale, result->loss,
-             w->loss_sum / (double)w->n_steps, (long long)(left / 3600),
-             (long long)(left / 60 % 60), (long long)(left % 60));
+             100.0 * (double)step_of_epoch / (double)t->steps_per_epoch,
+             (long long)t->progress.step, (long long)t->schedule.total,
+             w->waited / (double)w->n_steps, per_step, (double)(w->n_steps * pairs) / passed, lr,
+             result->logit_scale, result->loss, w->loss_sum / (double)w->n_steps,
+             (long long)(left / 3600), (long long)(left / 60 % 60), (long long)(left % 60));
     *w = (window){.started = now};
 }
 
@@ -440,7 +408,8 @@ static dip_status count_skipped(trainer *t, const dip_step_result *result)
     if (t->skipped_in_a_row < t->o->max_skipped_steps) return DIP_OK;
     return dip_fail(DIP_NUMERIC,
                     "%lld steps in a row had a loss or gradient that is not finite; the last good "
-                    "checkpoint is %s%s%s", (long long)t->skipped_in_a_row,
+                    "checkpoint is %s%s%s",
+                    (long long)t->skipped_in_a_row,
                     t->last_checkpoint[0] ? t->folder.checkpoints : "none",
                     t->last_checkpoint[0] ? "/" : "", t->last_checkpoint);
 }
@@ -472,16 +441,17 @@ static dip_status train_epoch(trainer *t)
         w.loss_sum += result.loss;
         w.n_steps++;
         DIP_TRY(count_skipped(t, &result));
-        if (t->progress.step % t->o->log_every_n_steps == 0 || step_of_epoch == t->steps_per_epoch ||
-            t->progress.step == t->schedule.total)
+        if (t->progress.step % t->o->log_every_n_steps == 0 ||
+            step_of_epoch == t->steps_per_epoch || t->progress.step == t->schedule.total)
             log_step(t, &w, &result, lr, step_of_epoch);
         if (*t->stop && t->progress.step < t->schedule.total) { /* else it ends by itself */
             char name[64];
             snprintf(name, sizeof name, "epoch_%lld_step_%lld", (long long)t->progress.epoch,
                      (long long)t->progress.step);
             DIP_TRY(save(t, name));
-            return dip_fail(DIP_INTERRUPTED, "stopped on request after step %lld; go on with "
-                                             "--name %s --resume latest",
+            return dip_fail(DIP_INTERRUPTED,
+                            "stopped on request after step %lld; go on with "
+                            "--name %s --resume latest",
                             (long long)t->progress.step, t->folder.name);
         }
     }
@@ -529,8 +499,10 @@ static cJSON *summarise(const trainer *t)
     cJSON_AddNumberToObject(s, "samples_seen", (double)t->progress.samples_seen);
     cJSON_AddNumberToObject(s, "skipped_steps", (double)t->progress.n_skipped);
     cJSON_AddNumberToObject(s, "dropped_samples", (double)dip_faults_total(t->faults));
-    if (isfinite(t->last_loss)) cJSON_AddNumberToObject(s, "loss", t->last_loss);
-    else cJSON_AddNullToObject(s, "loss");
+    if (isfinite(t->last_loss))
+        cJSON_AddNumberToObject(s, "loss", t->last_loss);
+    else
+        cJSON_AddNullToObject(s, "loss");
     cJSON_AddNumberToObject(s, "train_seconds", t->train_seconds);
     cJSON_AddNumberToObject(s, "samples_per_second",
                             t->train_seconds > 0 ? (double)t->pairs_trained / t->train_seconds : 0);
@@ -562,7 +534,10 @@ static void close_trainer(trainer *t)
 dip_status dip_train_run(const dip_train_options *options, const volatile sig_atomic_t *stop,
                          cJSON **summary)
 {
-    trainer t = {.o = options, .stop = stop, .started = now_seconds(), .last_loss = NAN,
+    trainer t = {.o = options,
+                 .stop = stop,
+                 .started = now_seconds(),
+                 .last_loss = NAN,
                  .folder = {.lock = -1}};
     *summary = NULL;
     dip_status status = prepare(&t);

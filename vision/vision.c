@@ -13,8 +13,11 @@ dip_status dip_vision_init(dip_vision *tower, const dip_vision_config *config, i
     const int side = config->image_size / config->patch_size;
     const int64_t w = config->width, p = config->patch_size, e = embed_dim;
     const double scale = pow((double)w, -0.5);
-    *tower = (dip_vision){.config = *config, .embed_dim = embed_dim, .n_patches = side * side,
-                          .ln_pre_w = -1, .ln_pre_b = -1};
+    *tower = (dip_vision){.config = *config,
+                          .embed_dim = embed_dim,
+                          .n_patches = side * side,
+                          .ln_pre_w = -1,
+                          .ln_pre_b = -1};
     tower->blocks = calloc((size_t)config->layers, sizeof *tower->blocks);
     if (!tower->blocks) return dip_fail(DIP_NOMEM, "no memory for the image tower's description");
 
@@ -35,9 +38,9 @@ dip_status dip_vision_init(dip_vision *tower, const dip_vision_config *config, i
     }
     for (int i = 0; i < config->layers; i++)
         dip_block_init(&tower->blocks[i], table, "visual.transformer", i, config->width,
-                       config->width / config->head_width,
-                       (int)(config->width * config->mlp_ratio), false, config->activation,
-                       config->norm_eps, DIP_BLOCK_INIT_TORCH, config->layers);
+                       config->width / config->head_width, (int)(config->width * config->mlp_ratio),
+                       false, config->activation, config->norm_eps, DIP_BLOCK_INIT_TORCH,
+                       config->layers);
     tower->ln_post_w =
         dip_param_add(table, DIP_INIT_CONSTANT, 1, false, 1, by_w, "visual.ln_post.weight");
     tower->ln_post_b =
@@ -116,7 +119,8 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
     const dip_vision_config *config = &tower->config;
     const size_t t = dip_dtype_bytes(exec->ops->dtype);
     const size_t b = (size_t)max_images, n = (size_t)tower->n_patches, c = (size_t)config->width;
-    const size_t e = (size_t)tower->embed_dim, patch = 3 * (size_t)(config->patch_size * config->patch_size);
+    const size_t e = (size_t)tower->embed_dim,
+                 patch = 3 * (size_t)(config->patch_size * config->patch_size);
     const size_t rows = b * (n + 1), norm_rows = norms_all_tokens(tower) ? rows : b;
     const dip_space space = save ? DIP_SPACE_SAVED : DIP_SPACE_SCRATCH;
     pass->max_images = max_images;
@@ -135,7 +139,7 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
         return dip_fail(DIP_NOMEM, "no memory for a pass of the image tower");
     }
 
-#define BOOK(which, space_, bytes) \
+#define BOOK(which, space_, bytes)                                                                 \
     pass->regions[which] = dip_plan_book(plan, "vision." #which, space_, bytes)
     BOOK(OFFSETS, DIP_SPACE_SAVED, (b + 1) * sizeof(int32_t));
     BOOK(CLASS_ROWS, DIP_SPACE_SAVED, b * sizeof(int32_t));
@@ -168,8 +172,8 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
         return status;
     }
 
-    size_t need = dip_block_workspace(&tower->blocks[0], exec, (int64_t)rows, max_images,
-                                      (int64_t)n + 1);
+    size_t need =
+        dip_block_workspace(&tower->blocks[0], exec, (int64_t)rows, max_images, (int64_t)n + 1);
     const dip_matmul_shape conv = {(int64_t)(b * n), (int64_t)patch, (int64_t)c, DIP_OUT_IN};
     const dip_matmul_shape proj = {max_images, (int64_t)c, (int64_t)e, DIP_IN_OUT};
     const size_t conv_need = exec->ops->matmul_workspace(exec, conv);
@@ -199,8 +203,10 @@ void dip_vision_pass_free(dip_vision_pass *pass)
 static dip_sequences sequences_of(const dip_vision *tower, const dip_vision_pass *pass)
 {
     const int64_t length = tower->n_patches + 1;
-    return (dip_sequences){.offsets = pass->buffer[OFFSETS], .n_sequences = pass->n_images,
-                           .n_rows = pass->n_images * length, .max_length = length};
+    return (dip_sequences){.offsets = pass->buffer[OFFSETS],
+                           .n_sequences = pass->n_images,
+                           .n_rows = pass->n_images * length,
+                           .max_length = length};
 }
 
 /* Offsets and class rows are the same for every batch: a shorter batch uses their beginning. */
@@ -265,8 +271,8 @@ dip_status dip_vision_forward(dip_exec *exec, const dip_vision *tower, const dip
     } else {
         const void *pooled = y;
         if (!pools_class_token(tower)) {
-            DIP_TRY(ops->mean_pool_forward(exec, buffer[POOLED], y, sequences.offsets, 1, n_images,
-                                           c));
+            DIP_TRY(
+                ops->mean_pool_forward(exec, buffer[POOLED], y, sequences.offsets, 1, n_images, c));
             pooled = buffer[POOLED];
         }
         DIP_TRY(ops->layernorm_forward(exec, buffer[POST], stats, stats + n_images, pooled,
@@ -284,9 +290,8 @@ dip_status dip_vision_forward(dip_exec *exec, const dip_vision *tower, const dip
 
 /* ---- backward -------------------------------------------------------------------------- */
 
-dip_status dip_vision_backward(dip_exec *exec, const dip_vision *tower,
-                               const dip_param_set *params, dip_vision_pass *pass,
-                               const float *d_features)
+dip_status dip_vision_backward(dip_exec *exec, const dip_vision *tower, const dip_param_set *params,
+                               dip_vision_pass *pass, const float *d_features)
 {
     const dip_ops *ops = exec->ops;
     const dip_vision_config *config = &tower->config;
@@ -299,8 +304,8 @@ dip_status dip_vision_backward(dip_exec *exec, const dip_vision *tower,
 
     DIP_TRY(ops->l2norm_backward(exec, buffer[D_PROJECTED], d_features, buffer[FEATURES],
                                  buffer[INV_NORM], b, e));
-    DIP_TRY(ops->matmul_backward_weight(exec, G(proj), NULL, buffer[D_PROJECTED], buffer[POST],
-                                        proj));
+    DIP_TRY(
+        ops->matmul_backward_weight(exec, G(proj), NULL, buffer[D_PROJECTED], buffer[POST], proj));
     DIP_TRY(ops->matmul_backward_input(exec, buffer[D_POOLED], buffer[D_PROJECTED], P(proj), NULL,
                                        DIP_ACT_NONE, proj));
 

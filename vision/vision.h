@@ -38,7 +38,8 @@ typedef struct dip_vision {
     dip_vision_config config;
     int embed_dim;
     int n_patches; /* (image_size / patch_size)^2 */
-    int conv1, class_embedding, positional_embedding, ln_pre_w, ln_pre_b, ln_post_w, ln_post_b, proj;
+    int conv1, class_embedding, positional_embedding, ln_pre_w, ln_pre_b, ln_post_w, ln_post_b,
+        proj;
     dip_block *blocks; /* [layers] */
 } dip_vision;
 
@@ -61,9 +62,8 @@ dip_status dip_vision_forward(dip_exec *exec, const dip_vision *tower, const dip
                               int64_t n_images, const float mean[3], const float std[3]);
 
 /* d_features [n, E] float -> parameter gradients of `params`, accumulated. */
-dip_status dip_vision_backward(dip_exec *exec, const dip_vision *tower,
-                               const dip_param_set *params, dip_vision_pass *pass,
-                               const float *d_features);
+dip_status dip_vision_backward(dip_exec *exec, const dip_vision *tower, const dip_param_set *params,
+                               dip_vision_pass *pass, const float *d_features);
 
 /* Floating point operations of one forward pass over one image (a multiply-add counts two), as
  * open_clip counts them: every token through every layer. */

@@ -56,10 +56,9 @@ dip_status OP(image_embed_backward)(dip_exec *exec, void *d_patches, float *d_cl
                (size_t)(n_patches * c) * sizeof(T));
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t t = 0; t < n_tokens; t++)
-        for (int64_t i = 0; i < c; i += LOCAL(COLUMNS))
-            LOCAL(add_sum_over_images)
-            (d_pos + t * c + i, t == 0 ? d_cls + i : NULL, (const T *)d_out + t * c + i, stride,
-             n_images, smaller(LOCAL(COLUMNS), c - i));
+        for (int64_t i = 0; i < c; i += LOCAL(COLUMNS)) LOCAL(add_sum_over_images)
+    (d_pos + t * c + i, t == 0 ? d_cls + i : NULL, (const T *)d_out + t * c + i, stride, n_images,
+     smaller(LOCAL(COLUMNS), c - i));
     return DIP_OK;
 }
 
@@ -69,10 +68,8 @@ dip_status OP(text_embed_forward)(dip_exec *exec, void *out, const int32_t *toke
 {
 #pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
     for (int64_t b = 0; b < n_sequences; b++)
-        for (int64_t n = offsets[b]; n < offsets[b + 1]; n++)
-            LOCAL(add_rows)
-            ((T *)out + n * c, (const T *)table + tokens[n] * c,
-             (const T *)pos + (n - offsets[b]) * c, c);
+        for (int64_t n = offsets[b]; n < offsets[b + 1]; n++) LOCAL(add_rows)
+    ((T *)out + n * c, (const T *)table + tokens[n] * c, (const T *)pos + (n - offsets[b]) * c, c);
     return DIP_OK;
 }
 
@@ -104,10 +101,9 @@ dip_status OP(text_embed_backward)(dip_exec *exec, float *d_table, float *d_pos,
     for (int64_t part = 0; part < n_threads; part++) {
         const int64_t i = part * share, n_columns = smaller(share, c - i);
         for (int64_t b = 0; b < n_sequences && n_columns > 0; b++)
-            for (int64_t n = offsets[b]; n < offsets[b + 1]; n++)
-                LOCAL(add_to_two)
-                (d_table + tokens[n] * c + i, d_pos + (n - offsets[b]) * c + i,
-                 (const T *)d_out + n * c + i, n_columns);
+            for (int64_t n = offsets[b]; n < offsets[b + 1]; n++) LOCAL(add_to_two)
+        (d_table + tokens[n] * c + i, d_pos + (n - offsets[b]) * c + i,
+         (const T *)d_out + n * c + i, n_columns);
     }
     return DIP_OK;
 }

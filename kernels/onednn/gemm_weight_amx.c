@@ -57,8 +57,8 @@ static void pack_block(uint8_t *dst, const dip_gemm_method *method, const dip_ge
     bool with_bias = job->d_bias != NULL && job->bias_from_l == is_l;
     float sums[GEMM_BLOCK] = {0};
     size_t at = (size_t)(row * width + col) * dip_dtype_bytes(method->dtype);
-    method->pack(dst, with_bias ? sums : NULL, src + at, width,
-                 (int)at_most(n_rows, GEMM_BLOCK), n_cols, is_l ? GEMM_A_COLUMNS : GEMM_B_ROWS);
+    method->pack(dst, with_bias ? sums : NULL, src + at, width, (int)at_most(n_rows, GEMM_BLOCK),
+                 n_cols, is_l ? GEMM_A_COLUMNS : GEMM_B_ROWS);
     if (with_bias)
         for (int i = 0; i < n_cols; i++) job->d_bias[col + i] += sums[i];
 }
@@ -78,10 +78,9 @@ static void pack_turn(uint8_t *buffer, const layout *y, const dip_gemm_method *m
                      step = (size_t)((row - turn) / GEMM_BLOCK % N_STEPS);
         for (int64_t i = first; i < last; i++) {
             const bool is_l = i < y->p_blocks;
-            pack_block(buffer + chunk * y->chunk_bytes + (size_t)i * y->column_bytes +
-                           step * block_bytes,
-                       method, job, is_l, (is_l ? i : i - y->p_blocks) * GEMM_BLOCK, row,
-                       end - row);
+            pack_block(
+                buffer + chunk * y->chunk_bytes + (size_t)i * y->column_bytes + step * block_bytes,
+                method, job, is_l, (is_l ? i : i - y->p_blocks) * GEMM_BLOCK, row, end - row);
         }
     }
 }

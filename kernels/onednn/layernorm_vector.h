@@ -63,9 +63,8 @@ dip_status OP(layernorm_forward)(dip_exec *exec, void *out, float *mean, float *
                                  int64_t c)
 {
 #pragma omp parallel for num_threads(threads_for(exec, n_rows *c))
-    for (int64_t n = 0; n < n_rows; n++)
-        LOCAL(row_forward)
-        ((T *)out + n * c, mean + n, rstd + n, (const T *)x + n * c, gamma, beta, eps, c);
+    for (int64_t n = 0; n < n_rows; n++) LOCAL(row_forward)
+    ((T *)out + n * c, mean + n, rstd + n, (const T *)x + n * c, gamma, beta, eps, c);
     return DIP_OK;
 }
 
@@ -131,9 +130,9 @@ dip_status OP(layernorm_backward)(dip_exec *exec, void *d_x, float *d_gamma, flo
         memset(block, 0, (size_t)stride * sizeof *block);
         for (int64_t n = b * BLOCK_ROWS; n < smaller(n_rows, (b + 1) * BLOCK_ROWS); n++)
             LOCAL(row_backward)
-            ((T *)d_x + n * c, block, block + stride / 2, (const T *)d_out + n * c,
-             (const T *)x + n * c, mean[n], rstd[n], gamma,
-             d_residual ? (const T *)d_residual + n * c : NULL, c);
+        ((T *)d_x + n * c, block, block + stride / 2, (const T *)d_out + n * c,
+         (const T *)x + n * c, mean[n], rstd[n], gamma,
+         d_residual ? (const T *)d_residual + n * c : NULL, c);
     }
     if (n_blocks == 0) return DIP_OK;
     add_partials(d_gamma, partials, stride, n_blocks, c);

@@ -29,7 +29,10 @@ static inline const double *dbl_param(const dbl_model *m, const char *name)
     return m->values + m->clip->table.params[i].offset;
 }
 
-static inline double *dbl_zeros(int64_t n) { return calloc((size_t)(n > 0 ? n : 1), sizeof(double)); }
+static inline double *dbl_zeros(int64_t n)
+{
+    return calloc((size_t)(n > 0 ? n : 1), sizeof(double));
+}
 
 /* out [n, o] = x [n, i] w^T + b (+ out); w [o, i], or [i, o] when `right`. */
 static inline void dbl_linear(double *out, const double *x, const double *w, const double *b,
@@ -38,7 +41,8 @@ static inline void dbl_linear(double *out, const double *x, const double *w, con
     for (int64_t r = 0; r < n; r++)
         for (int64_t c = 0; c < o; c++) {
             double sum = b ? b[c] : 0;
-            for (int64_t k = 0; k < i; k++) sum += x[r * i + k] * (right ? w[k * o + c] : w[c * i + k]);
+            for (int64_t k = 0; k < i; k++)
+                sum += x[r * i + k] * (right ? w[k * o + c] : w[c * i + k]);
             out[r * o + c] += sum;
         }
 }
@@ -57,22 +61,24 @@ static inline void dbl_layernorm(double *out, const double *x, const double *w, 
 
 static inline double dbl_act(double x, dip_activation act)
 {
-    return act == DIP_ACT_QUICKGELU ? x / (1 + exp(-1.702 * x)) : 0.5 * x * (1 + erf(x / sqrt(2.0)));
+    return act == DIP_ACT_QUICKGELU ? x / (1 + exp(-1.702 * x))
+                                    : 0.5 * x * (1 + erf(x / sqrt(2.0)));
 }
 
 /* One sequence [t, c] through one block, in place. */
-static inline void dbl_block(const dbl_model *m, double *x, const char *prefix, int index, int64_t t,
-                             int64_t c, int64_t h, int64_t f, bool causal, double eps,
+static inline void dbl_block(const dbl_model *m, double *x, const char *prefix, int index,
+                             int64_t t, int64_t c, int64_t h, int64_t f, bool causal, double eps,
                              dip_activation act)
 {
     const int64_t d = c / h;
     double *n = dbl_zeros(t * c), *qkv = dbl_zeros(t * 3 * c), *a = dbl_zeros(t * c);
     double *hidden = dbl_zeros(t * f), *p = dbl_zeros(t);
     char name[128];
-#define DBL_P(suffix) \
+#define DBL_P(suffix)                                                                              \
     (snprintf(name, sizeof name, "%s.resblocks.%d." suffix, prefix, index), dbl_param(m, name))
     dbl_layernorm(n, x, DBL_P("ln_1.weight"), DBL_P("ln_1.bias"), eps, t, c);
-    dbl_linear(qkv, n, DBL_P("attn.in_proj_weight"), DBL_P("attn.in_proj_bias"), t, c, 3 * c, false);
+    dbl_linear(qkv, n, DBL_P("attn.in_proj_weight"), DBL_P("attn.in_proj_bias"), t, c, 3 * c,
+               false);
     for (int64_t head = 0; head < h; head++)
         for (int64_t i = 0; i < t; i++) {
             const int64_t n_keys = causal ? i + 1 : t;
@@ -112,7 +118,8 @@ static inline void dbl_image(const dbl_model *m, double *feature, const uint8_t 
 {
     const dip_vision_config *v = &m->clip->config.vision;
     const dip_preprocess *pre = &m->clip->config.preprocess;
-    const int64_t s = v->image_size, p = v->patch_size, side = s / p, c = v->width, t = side * side + 1;
+    const int64_t s = v->image_size, p = v->patch_size, side = s / p, c = v->width,
+                  t = side * side + 1;
     const int64_t patch = 3 * p * p, e = m->clip->config.embed_dim;
     const double *cls = dbl_param(m, "visual.class_embedding");
     const double *pos = dbl_param(m, "visual.positional_embedding");
@@ -128,17 +135,19 @@ static inline void dbl_image(const dbl_model *m, double *feature, const uint8_t 
                         (double)pre->std[ch];
                 }
     memcpy(x, cls, (size_t)c * sizeof *x);
-    dbl_linear(x + c, patches, dbl_param(m, "visual.conv1.weight"), NULL, side * side, patch, c, false);
+    dbl_linear(x + c, patches, dbl_param(m, "visual.conv1.weight"), NULL, side * side, patch, c,
+               false);
     for (int64_t i = 0; i < t * c; i++) x[i] += pos[i];
     if (!v->no_ln_pre) {
-        dbl_layernorm(y, x, dbl_param(m, "visual.ln_pre.weight"), dbl_param(m, "visual.ln_pre.bias"),
-                      v->norm_eps, t, c);
+        dbl_layernorm(y, x, dbl_param(m, "visual.ln_pre.weight"),
+                      dbl_param(m, "visual.ln_pre.bias"), v->norm_eps, t, c);
         memcpy(x, y, (size_t)(t * c) * sizeof *x);
     }
     for (int i = 0; i < v->layers; i++)
         dbl_block(m, x, "visual.transformer", i, t, c, c / v->head_width,
                   (int64_t)((double)c * v->mlp_ratio), false, v->norm_eps, v->activation);
-    const double *w = dbl_param(m, "visual.ln_post.weight"), *b = dbl_param(m, "visual.ln_post.bias");
+    const double *w = dbl_param(m, "visual.ln_post.weight"),
+                 *b = dbl_param(m, "visual.ln_post.bias");
     if (v->pool == DIP_POOL_TOK) {
         dbl_layernorm(post, x, w, b, v->norm_eps, 1, c);
     } else if (v->final_ln_after_pool) {
@@ -170,8 +179,8 @@ static inline void dbl_text(const dbl_model *m, double *feature, const int32_t *
     for (int i = 0; i < g->layers; i++)
         dbl_block(m, x, "transformer", i, n, c, g->heads, (int64_t)((double)c * g->mlp_ratio), true,
                   g->norm_eps, g->activation);
-    dbl_layernorm(post, x + (n - 1) * c, dbl_param(m, "ln_final.weight"), dbl_param(m, "ln_final.bias"),
-                  g->norm_eps, 1, c);
+    dbl_layernorm(post, x + (n - 1) * c, dbl_param(m, "ln_final.weight"),
+                  dbl_param(m, "ln_final.bias"), g->norm_eps, 1, c);
     memset(feature, 0, (size_t)e * sizeof *feature);
     dbl_linear(feature, post, dbl_param(m, "text_projection"), NULL, 1, c, e, true);
     dbl_normalise(feature, e);
@@ -182,7 +191,8 @@ static inline void dbl_text(const dbl_model *m, double *feature, const int32_t *
 /* The symmetric InfoNCE of a batch, with its treatment of identical captions. */
 static inline double dbl_loss(const dbl_model *m, const dip_batch *batch, dip_duplicates duplicates)
 {
-    const int64_t b = batch->n, e = m->clip->config.embed_dim, s = m->clip->config.vision.image_size;
+    const int64_t b = batch->n, e = m->clip->config.embed_dim,
+                  s = m->clip->config.vision.image_size;
     const double scale = exp(*dbl_param(m, "logit_scale"));
     double *u = dbl_zeros(b * e), *v = dbl_zeros(b * e), loss = 0;
     for (int64_t i = 0; i < b; i++) {

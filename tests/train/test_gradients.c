@@ -25,13 +25,26 @@ static dip_model_config small_config(dip_vision_pool pool, bool ln_after_pool, b
                                      dip_activation act)
 {
     dip_model_config config = {.embed_dim = 12, .init_logit_scale = 2.0};
-    config.vision = (dip_vision_config){.image_size = SIZE, .patch_size = 4, .width = 32, .layers = 2,
-                                        .head_width = 16, .mlp_ratio = 2, .pool = pool,
+    config.vision = (dip_vision_config){.image_size = SIZE,
+                                        .patch_size = 4,
+                                        .width = 32,
+                                        .layers = 2,
+                                        .head_width = 16,
+                                        .mlp_ratio = 2,
+                                        .pool = pool,
                                         .final_ln_after_pool = ln_after_pool,
-                                        .no_ln_pre = no_ln_pre, .norm_eps = 1e-5, .activation = act};
-    config.text = (dip_text_config){.context_length = CONTEXT, .vocab_size = VOCAB, .width = 24,
-                                    .heads = 2, .layers = 2, .mlp_ratio = 4, .eos_id = -1,
-                                    .norm_eps = 1e-5, .activation = act};
+                                        .no_ln_pre = no_ln_pre,
+                                        .norm_eps = 1e-5,
+                                        .activation = act};
+    config.text = (dip_text_config){.context_length = CONTEXT,
+                                    .vocab_size = VOCAB,
+                                    .width = 24,
+                                    .heads = 2,
+                                    .layers = 2,
+                                    .mlp_ratio = 4,
+                                    .eos_id = -1,
+                                    .norm_eps = 1e-5,
+                                    .activation = act};
     for (int i = 0; i < 3; i++) {
         config.preprocess.mean[i] = 0.4f + 0.05f * (float)i;
         config.preprocess.std[i] = 0.25f + 0.01f * (float)i;
@@ -60,18 +73,25 @@ static void make_fixture(fixture *f, const dip_model_config *config)
         text[length - 1] = VOCAB - 1;
         f->offsets[i + 1] = f->offsets[i] + length;
     }
-    f->batch = (dip_batch){.n = BATCH, .images = f->images, .tokens = f->tokens,
-                           .offsets = f->offsets, .group = f->group};
+    f->batch = (dip_batch){.n = BATCH,
+                           .images = f->images,
+                           .tokens = f->tokens,
+                           .offsets = f->offsets,
+                           .group = f->group};
 }
 
 /* Gradients of one step (learning rate 0: the weights stay) and the weights it used, as double. */
-static double gradients_of(const fixture *f, const char *device, dip_dtype dtype,
-                           int64_t n_micro, dip_duplicates duplicates, double *grads, double *values)
+static double gradients_of(const fixture *f, const char *device, dip_dtype dtype, int64_t n_micro,
+                           dip_duplicates duplicates, double *grads, double *values)
 {
     const int64_t n = f->clip.table.n_values;
-    const dip_step_options options = {.device = device, .dtype = dtype, .n_threads = 2,
-                                      .micro_batch = BATCH / n_micro, .n_micro = n_micro,
-                                      .loss = dip_loss_find("infonce"), .duplicates = duplicates,
+    const dip_step_options options = {.device = device,
+                                      .dtype = dtype,
+                                      .n_threads = 2,
+                                      .micro_batch = BATCH / n_micro,
+                                      .n_micro = n_micro,
+                                      .loss = dip_loss_find("infonce"),
+                                      .duplicates = duplicates,
                                       .optimizer = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6}};
     dip_step step;
     dip_step_result result;
@@ -145,7 +165,8 @@ static void check_fp32(const dip_model_config *config, int64_t n_micro, dip_dupl
         make_fixture(&f, config);
         const int64_t n = f.clip.table.n_values;
         double *grads = dbl_zeros(n), *values = dbl_zeros(n);
-        const double loss = gradients_of(&f, devices[d], DIP_F32, n_micro, duplicates, grads, values);
+        const double loss =
+            gradients_of(&f, devices[d], DIP_F32, n_micro, duplicates, grads, values);
         const dbl_model model = {&f.clip, values};
         const double want = dbl_loss(&model, &f.batch, duplicates);
         if (!(fabs(loss - want) < 1e-5 * fabs(want)))
@@ -217,8 +238,11 @@ static void test_bf16(void **state)
     for (int64_t i = 0; i < n; i++)
         if (i != table->params[f.clip.logit_scale].offset)
             rounded[i] = dip_bf16_to_float(dip_bf16_from_float(rounded[i]));
-    const dip_step_options options = {.device = "reference", .dtype = DIP_F32, .n_threads = 1,
-                                      .micro_batch = BATCH, .n_micro = 1,
+    const dip_step_options options = {.device = "reference",
+                                      .dtype = DIP_F32,
+                                      .n_threads = 1,
+                                      .micro_batch = BATCH,
+                                      .n_micro = 1,
                                       .loss = dip_loss_find("infonce"),
                                       .optimizer = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6}};
     dip_step step;
@@ -234,7 +258,8 @@ static void test_bf16(void **state)
         const double allowed = distance(&table->params[i], plain, truth);
         const double error = distance(&table->params[i], fast, truth);
         if (!(allowed < 0.1))
-            fail_msg("reference bf16: gradient of %s is off by %.3g", table->params[i].name, allowed);
+            fail_msg("reference bf16: gradient of %s is off by %.3g", table->params[i].name,
+                     allowed);
         /* 2x the naive error, plus one bf16 rounding (2^-8) where the naive one was lucky */
         if (!(error <= 2 * allowed + 0x1p-8))
             fail_msg("cpu bf16: gradient of %s is off by %.3g, reference by %.3g",
