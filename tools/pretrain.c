@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/json.h"
 #include "tools/command.h"
@@ -17,13 +18,29 @@ static void request_stop(int signal_number)
     signal(signal_number, SIG_DFL);
 }
 
+/* Refused words are one half of what may be wrong; the files and the model the good words name are
+ * the other. Say both at once. */
+static dip_status complete_refusal(const dip_train_options *options)
+{
+    char *words = strdup(dip_error());
+    if (!words) return DIP_CONFIG;
+    if (dip_train_check(options) == DIP_OK)
+        dip_fail(DIP_CONFIG, "%s", words);
+    else
+        dip_fail_prefix(DIP_CONFIG, "%s\n", words);
+    free(words);
+    return DIP_CONFIG;
+}
+
 static dip_status run(int argc, char **argv)
 {
     dip_train_options options = {0};
     cJSON *summary = NULL;
     dip_status status;
     DIP_TRY_GOTO(dip_config_defaults(&dip_train_option_table, &options));
-    DIP_TRY_GOTO(dip_config_parse(&dip_train_option_table, &options, argc, argv));
+    status = dip_config_parse(&dip_train_option_table, &options, argc, argv);
+    if (status == DIP_CONFIG) status = complete_refusal(&options);
+    if (status != DIP_OK) goto fail;
     signal(SIGINT, request_stop);
     signal(SIGTERM, request_stop);
     status = dip_train_run(&options, &stop_requested, &summary);

@@ -90,8 +90,8 @@ static dip_status check(trainer *t)
     char mistakes[MISTAKES_BYTES] = "";
     collect(mistakes, dip_train_options_check(o));
     collect(mistakes, open_model(t));
-    collect(mistakes, dip_tokenizer_open(&t->tokenizer, o->tokenizer));
-    collect(mistakes, dip_pattern_expand_files(&t->train.shards, o->train_data));
+    if (o->tokenizer) collect(mistakes, dip_tokenizer_open(&t->tokenizer, o->tokenizer));
+    if (o->train_data) collect(mistakes, dip_pattern_expand_files(&t->train.shards, o->train_data));
     if (o->val_data) collect(mistakes, dip_pattern_expand_files(&t->val.shards, o->val_data));
     if (o->zeroshot_data)
         collect(mistakes, dip_pattern_expand_files(&t->zeroshot.shards, o->zeroshot_data));
@@ -529,6 +529,14 @@ static void close_trainer(trainer *t)
     cJSON_Delete(t->configuration);
     cJSON_Delete(t->metrics);
     dip_run_folder_close(&t->folder);
+}
+
+dip_status dip_train_check(const dip_train_options *options)
+{
+    trainer t = {.o = options, .folder = {.lock = -1}};
+    const dip_status status = check(&t);
+    close_trainer(&t);
+    return status;
 }
 
 dip_status dip_train_run(const dip_train_options *options, const volatile sig_atomic_t *stop,

@@ -16,6 +16,11 @@
 
 #include "train/options.h"
 
+/* What dip_train_run checks before anything else: files, model, run folder, options that depend on
+ * one another. Options that are missing are not looked at: it also serves to complete the list of
+ * mistakes of a command line that is refused already. DIP_CONFIG with all mistakes. */
+dip_status dip_train_check(const dip_train_options *options);
+
 /* *summary: the run's figures, for --json; NULL unless the run began. The caller frees it. */
 dip_status dip_train_run(const dip_train_options *options, const volatile sig_atomic_t *stop,
                          cJSON **summary);

@@ -310,5 +310,10 @@ expect 2 embed --model whole --output made
 expect 2 zeroshot --model whole --data good.tar --classnames file --templates file
 expect 2 inspect --model nowhere
 
+# words, model, tokenizer and shards that are wrong are refused together
+expect 2 pretrain --batch-siz 3 --epochs x --model ViT-B-23 --tokenizer absent \
+    --train-data '/absent/{0..2}.tar'
+says "did you mean --batch-size" "--epochs" "ViT-B-23" "absent" "/absent/2.tar"
+
 [ "$failures" -eq 0 ] || exit 1
 echo "bad input is named, counted or refused"
