@@ -32,11 +32,11 @@ typedef struct dip_model_options {
     const char *precision; /* "auto" (NULL: bf16 where the CPU is fast at it), "bf16", "fp32" */
     int n_threads;         /* 0 = all cores */
     int max_batch;         /* images or texts computed at once; 0 = 64 */
-    int use_ema;           /* read the averaged weights of a training checkpoint, if it has any */
+    int use_ema;           /* read a checkpoint's averaged weights; refused if there are none */
 } dip_model_options;
 
 /* Open a checkpoint or exported folder. options NULL = defaults. DIP_CONFIG (no such folder or
- * file), DIP_FORMAT (damaged or not fitting together), DIP_NOMEM. */
+ * file, no averaged weights), DIP_FORMAT (damaged or not fitting together), DIP_NOMEM. */
 dip_status dip_model_open(dip_model **model, const char *path, const dip_model_options *options);
 void dip_model_close(dip_model *model); /* accepts NULL */
 

@@ -76,8 +76,10 @@ dip_status dip_folder_read(dip_clip *clip, float **values, const char *folder, b
     dip_model_config config;
     dip_status status;
     DIP_TRY(check_files(folder));
-    const char *weights =
-        use_ema && has_file(folder, DIP_EMA_FILE) ? DIP_EMA_FILE : DIP_WEIGHTS_FILE;
+    /* Taking the other weights instead would give figures under the wrong name. */
+    if (use_ema && !has_file(folder, DIP_EMA_FILE))
+        return dip_fail(DIP_CONFIG, "%s has no average of the weights (%s)", folder, DIP_EMA_FILE);
+    const char *weights = use_ema ? DIP_EMA_FILE : DIP_WEIGHTS_FILE;
     char *config_path = dip_path_join(folder, DIP_CONFIG_FILE);
     char *weights_path = dip_path_join(folder, weights);
     if (!config_path || !weights_path) {

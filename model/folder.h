@@ -21,7 +21,7 @@
 dip_status dip_folder_find(char **folder, const char *path);
 
 /* Configuration and weights. *values [clip->table.n_values] is malloc'd. use_ema: the averaged
- * weights, if the folder has any. On failure nothing is left to free. */
+ * weights; DIP_CONFIG if the folder has none. On failure nothing is left to free. */
 dip_status dip_folder_read(dip_clip *clip, float **values, const char *folder, bool use_ema);
 
 /* The tokenizer, checked against the configuration: as many pieces as the model has embeddings,

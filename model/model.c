@@ -24,6 +24,7 @@ struct dip_model {
     dip_clip clip;
     dip_tokenizer *tokenizer;
     float logit_scale; /* exp of the parameter */
+    bool is_ema;
 
     dip_exec exec;
     dip_plan *plan;
@@ -170,12 +171,13 @@ dip_status dip_model_open(dip_model **out, const char *path, const dip_model_opt
     size_t workspace_bytes = 0;
     dip_model *model = calloc(1, sizeof *model);
     if (!model) return dip_fail(DIP_NOMEM, "no memory for a model");
+    model->is_ema = options->use_ema != 0;
     model->max_batch = options->max_batch ? (size_t)options->max_batch : DEFAULT_BATCH;
 
     DIP_TRY_GOTO(dip_precision_resolve(&dtype, options->precision, options->device));
     model->params.dtype = dtype;
     DIP_TRY_GOTO(dip_folder_find(&model->folder, path));
-    DIP_TRY_GOTO(dip_folder_read(&model->clip, &values, model->folder, options->use_ema));
+    DIP_TRY_GOTO(dip_folder_read(&model->clip, &values, model->folder, model->is_ema));
     DIP_TRY_GOTO(dip_folder_tokenizer(&model->tokenizer, &model->clip, model->folder));
     model->logit_scale = expf(values[model->clip.table.params[model->clip.logit_scale].offset]);
 
@@ -255,6 +257,10 @@ const dip_exec *dip_model_exec(const dip_model *model)
 const char *dip_model_folder(const dip_model *model)
 {
     return model->folder;
+}
+bool dip_model_is_ema(const dip_model *model)
+{
+    return model->is_ema;
 }
 
 /* ---- images ---------------------------------------------------------------------------- */

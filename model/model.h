@@ -4,6 +4,8 @@
 #ifndef DIP_MODEL_MODEL_H
 #define DIP_MODEL_MODEL_H
 
+#include <stdbool.h>
+
 #include "kernels/device.h"
 #include "model/clip.h"
 #include "model/diptych.h"
@@ -16,6 +18,7 @@ const dip_clip *dip_model_clip(const dip_model *model);
 const dip_tokenizer *dip_model_tokenizer(const dip_model *model);
 const dip_exec *dip_model_exec(const dip_model *model);
 const char *dip_model_folder(const dip_model *model); /* the folder that was read */
+bool dip_model_is_ema(const dip_model *model);        /* are its weights the averaged ones? */
 
 /* As dip_model_encode_texts, from texts of lengths[i] bytes that may hold any byte. */
 dip_status dip_model_encode_captions(dip_model *model, float *features, const char *const *texts,

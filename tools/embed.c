@@ -165,6 +165,7 @@ static dip_status embed_words(rows *r, const embed_flags *flags)
 {
     const dip_string_list *list = flags->images.n_items ? &flags->images : &flags->texts;
     const char *const *items = (const char *const *)list->items;
+    for (size_t i = 0; i < flags->images.n_items; i++) DIP_TRY(dip_input_check(items[i]));
     DIP_TRY(dip_encoding_open(&r->model, &flags->encoding));
     r->row = (size_t)dip_model_embed_dim(r->model);
     DIP_TRY(make_room(r, list->n_items));

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "data/pattern.h"
@@ -26,6 +27,14 @@ dip_status dip_encoding_open(dip_model **model, const dip_encoding_flags *flags)
                                        .max_batch = (int)flags->batch_size,
                                        .use_ema = flags->use_ema};
     return dip_model_open(model, flags->model, &options);
+}
+
+dip_status dip_input_check(const char *path)
+{
+    dip_map map;
+    dip_status status = dip_file_map(&map, path);
+    dip_file_unmap(&map);
+    return status == DIP_IO ? DIP_CONFIG : status;
 }
 
 /* ---- data ------------------------------------------------------------------------------ */
@@ -118,6 +127,7 @@ cJSON *dip_report_new(const dip_model *model)
     if (!report) return NULL;
     cJSON_AddStringToObject(report, "model", dip_model_folder(model));
     cJSON_AddStringToObject(report, "precision", dip_model_precision(model));
+    cJSON_AddBoolToObject(report, "ema", dip_model_is_ema(model));
     return report;
 }
 

@@ -38,12 +38,16 @@ typedef struct dip_encoding_flags {
     {"threads", DIP_OPT_INT, offsetof(type, field.threads), "0", 0, 4096, NULL, false, "N",        \
      "Threads that compute; 0: one a core. Changes the speed, never the result."},                 \
     {"use-ema", DIP_OPT_BOOL, offsetof(type, field.use_ema), "false", 0, 0, NULL, false, NULL,     \
-     "Use the averaged weights of a training checkpoint, if it has any."},                         \
+     "Use the averaged weights of a training checkpoint; refused if it has none."},                \
     {"json", DIP_OPT_BOOL, offsetof(type, field.json), "false", 0, 0, NULL, false, NULL,           \
      "Print exactly one JSON object on stdout."}
 /* clang-format on */
 
 dip_status dip_encoding_open(dip_model **model, const dip_encoding_flags *flags);
+
+/* Can the file that the user named be read? Before the work begins, and as DIP_CONFIG if not: to
+ * the one who typed the name it is a mistake in the command, not a failure of the system. */
+dip_status dip_input_check(const char *path);
 
 /* All samples of a shard pattern, and the ledger of those that could not be used. */
 typedef struct dip_data {
@@ -64,7 +68,7 @@ dip_status dip_data_encode_images(const dip_data *data, dip_model *model,
                                   void *context, double *seconds);
 
 /* A report is one JSON object. Printed as JSON, or for people: a line a key. */
-cJSON *dip_report_new(const dip_model *model); /* "model", "precision"; NULL out of memory */
+cJSON *dip_report_new(const dip_model *model); /* "model", "precision", "ema"; or NULL */
 dip_status dip_report_print(const cJSON *report, bool json); /* DIP_NOMEM also for NULL */
 
 double dip_seconds_now(void);

@@ -1,7 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "model/folder.h"
 #include "tools/command.h"
 #include "tools/encoding.h"
@@ -25,16 +24,6 @@ static const dip_option options[] = {
 };
 static const dip_option_table table = {options, sizeof options / sizeof *options, false};
 
-static dip_status check_ema(const char *folder)
-{
-    char *path = dip_path_join(folder, DIP_EMA_FILE);
-    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path in %s", folder);
-    bool there = dip_path_exists(path);
-    free(path);
-    if (there) return DIP_OK;
-    return dip_fail(DIP_CONFIG, "--use-ema: %s has no %s", folder, DIP_EMA_FILE);
-}
-
 /* Exporting onto itself would delete what is being read. */
 static dip_status check_apart(const char *folder, const char *output)
 {
@@ -56,7 +45,6 @@ static dip_status export_model(const export_flags *flags)
     cJSON *report = NULL;
     dip_status status;
     DIP_TRY_GOTO(dip_folder_find(&folder, flags->model));
-    if (flags->use_ema) DIP_TRY_GOTO(check_ema(folder));
     DIP_TRY_GOTO(check_apart(folder, flags->output));
     DIP_TRY_GOTO(dip_folder_read(&clip, &values, folder, flags->use_ema));
     DIP_TRY_GOTO(dip_folder_tokenizer(&tokenizer, &clip, folder));

@@ -202,6 +202,7 @@ static dip_status train(const train_flags *flags)
         .byte_fallback = flags->byte_fallback,
         .seed = (uint64_t)flags->seed,
     };
+    if (flags->input) DIP_TRY(dip_input_check(flags->input));
     int n_pieces = 0;
     if (flags->input)
         DIP_TRY(dip_tokenizer_train(&options, &n_pieces));
@@ -209,8 +210,9 @@ static dip_status train(const train_flags *flags)
         DIP_TRY(train_on_shards(&options, flags, &n_pieces));
     if (n_pieces < flags->vocab_size)
         fprintf(stderr,
-                "The corpus gives %d pieces, not %lld: set the model's vocab_size to %d or more.\n",
-                n_pieces, (long long)flags->vocab_size, n_pieces);
+                "The corpus gives %d pieces, not %lld; pretrain takes the size of the vocabulary "
+                "from the tokenizer.\n",
+                n_pieces, (long long)flags->vocab_size);
     return report_training(flags, n_pieces);
 }
 

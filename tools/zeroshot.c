@@ -120,6 +120,8 @@ static dip_status run(int argc, char **argv)
     dip_status status;
     DIP_TRY_GOTO(dip_config_defaults(&table, &flags));
     DIP_TRY_GOTO(dip_config_parse(&table, &flags, argc, argv));
+    DIP_TRY_GOTO(dip_input_check(flags.classnames));
+    DIP_TRY_GOTO(dip_input_check(flags.templates));
     DIP_TRY_GOTO(dip_classnames_read(&classnames, flags.classnames));
     DIP_TRY_GOTO(dip_templates_read(&templates, flags.templates));
     status = evaluate(&flags, &classnames, &templates);

@@ -16,6 +16,7 @@
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/evaluation.h"
+#include "train/progress_line.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
@@ -52,6 +53,7 @@ typedef struct trainer {
     double started, train_seconds, last_loss;
     int64_t pairs_trained, skipped_in_a_row;
     char last_checkpoint[256]; /* name; "" before the first */
+    char last_good[256];       /* the same, of one saved while steps were being applied */
     cJSON *metrics;            /* of the last evaluation */
 } trainer;
 
@@ -247,6 +249,7 @@ static void remember_latest(trainer *t)
     if (n <= 0 || name[0] == '.' || memchr(name, '/', (size_t)n)) return; /* not as we made it */
     name[n] = '\0';
     memcpy(t->last_checkpoint, name, (size_t)n + 1);
+    memcpy(t->last_good, name, (size_t)n + 1);
 }
 
 static dip_status start_or_resume(trainer *t)
@@ -261,6 +264,23 @@ static dip_status start_or_resume(trainer *t)
     dip_info("resumed from %s: epoch %lld, step %lld", t->folder.resume, (long long)saved.epoch,
              (long long)saved.step);
     return DIP_OK;
+}
+
+/* Captions that training does not use should not go unmentioned. */
+static void mention_caption_lines(const trainer *t)
+{
+    enum { LOOKED_AT = 1000 };
+    int64_t n = dip_samples_count(t->train.samples), n_lines = 0;
+    if (n > LOOKED_AT) n = LOOKED_AT;
+    for (int64_t i = 0; i < n; i++) {
+        const dip_sample sample = dip_samples_get(t->train.samples, i);
+        const int lines = dip_caption_lines(sample.caption, sample.caption_bytes, NULL, NULL);
+        n_lines += lines > 1 ? lines : 1;
+    }
+    if (n_lines == n || strcmp(t->o->caption_lines, "random") == 0) return;
+    dip_info("the first %lld pairs hold %lld caption lines; the first line of each is used "
+             "(--caption-lines random draws one each epoch)",
+             (long long)n, (long long)n_lines);
 }
 
 /* The options as they were given, but for what `auto` stands for on this machine: a run that began
@@ -297,6 +317,7 @@ static dip_status prepare(trainer *t)
     DIP_TRY(dip_run_folder_write_params(&t->folder, o));
     const dip_loader_options loading = loader_options(t, &t->train, true);
     DIP_TRY(dip_loader_open(&t->loader, &loading));
+    mention_caption_lines(t);
     dip_info("%s: %.2fM parameters, %s on %s (%s, %d threads), %lld pairs, %lld steps of %lld",
              t->folder.path, (double)t->clip.table.n_counted * 1e-6, dip_dtype_name(t->dtype),
              t->step.exec.ops->backend, dip_cpu_isa_name(), t->step.exec.n_threads,
@@ -315,6 +336,7 @@ static dip_status save(trainer *t, const char *name)
     DIP_TRY(dip_checkpoint_write(&t->step, t->tokenizer, &t->progress, t->configuration,
                                  t->folder.checkpoints, name));
     snprintf(t->last_checkpoint, sizeof t->last_checkpoint, "%s", name);
+    if (t->skipped_in_a_row == 0) snprintf(t->last_good, sizeof t->last_good, "%s", name);
     dip_info("saved %s/%s", t->folder.checkpoints, name);
     if (!t->o->save_most_recent || !before[0] || strcmp(before, name) == 0) return DIP_OK;
     char *old = dip_path_join(t->folder.checkpoints, before);
@@ -368,30 +390,17 @@ static dip_status evaluate(trainer *t, int64_t done, bool last)
 
 /* ---- training ---------------------------------------------------------------------------- */
 
-/* Sums between two progress lines. */
-typedef struct window {
-    double started, waited, loss_sum;
-    int64_t n_steps;
-} window;
-
-static void log_step(trainer *t, window *w, const dip_step_result *result, double lr,
-                     int64_t step_of_epoch)
+static void log_step(const trainer *t, dip_progress_window *w, const dip_step_result *result,
+                     double lr, int64_t step_of_epoch)
 {
-    const int64_t pairs = t->o->batch_size * t->o->accum_freq;
-    const double now = now_seconds(), passed = now - w->started;
-    const double per_step = passed / (double)w->n_steps;
-    const int64_t left = (int64_t)(per_step * (double)(t->schedule.total - t->progress.step) + 0.5);
-    dip_info("Train Epoch: %lld [%*lld/%lld (%.0f%%)] Step: %lld/%lld Data (t): %.3f "
-             "Batch (t): %.3f, %.0f/s LR: %.6f Logit Scale: %.3f Loss: %.4f (%.4f) "
-             "Left: %02lld:%02lld:%02lld",
-             (long long)t->progress.epoch, 8, (long long)(step_of_epoch * pairs),
-             (long long)(t->steps_per_epoch * pairs),
-             100.0 * (double)step_of_epoch / (double)t->steps_per_epoch,
-             (long long)t->progress.step, (long long)t->schedule.total,
-             w->waited / (double)w->n_steps, per_step, (double)(w->n_steps * pairs) / passed, lr,
-             result->logit_scale, result->loss, w->loss_sum / (double)w->n_steps,
-             (long long)(left / 3600), (long long)(left / 60 % 60), (long long)(left % 60));
-    *w = (window){.started = now};
+    const dip_progress_place place = {
+        .progress = &t->progress,
+        .schedule = &t->schedule,
+        .pairs_per_step = t->o->batch_size * t->o->accum_freq,
+        .steps_per_epoch = t->steps_per_epoch,
+        .step_of_epoch = step_of_epoch,
+    };
+    dip_progress_line(w, &place, result, lr, now_seconds());
 }
 
 /* Steps that change nothing are counted; too many in a row end the run. */
@@ -404,14 +413,26 @@ static dip_status count_skipped(trainer *t, const dip_step_result *result)
     t->progress.n_skipped++;
     t->skipped_in_a_row++;
     dip_warn("step %lld changed nothing: loss %g, gradient norm %g", (long long)t->progress.step,
-             result->loss, result->grad_norm);
+             dip_plain(result->loss), dip_plain(result->grad_norm));
     if (t->skipped_in_a_row < t->o->max_skipped_steps) return DIP_OK;
     return dip_fail(DIP_NUMERIC,
                     "%lld steps in a row had a loss or gradient that is not finite; the last good "
                     "checkpoint is %s%s%s",
                     (long long)t->skipped_in_a_row,
-                    t->last_checkpoint[0] ? t->folder.checkpoints : "none",
-                    t->last_checkpoint[0] ? "/" : "", t->last_checkpoint);
+                    t->last_good[0] ? t->folder.checkpoints : "none", t->last_good[0] ? "/" : "",
+                    t->last_good);
+}
+
+/* A run that ends on skipped steps has weights that give no finite loss, however few they were. */
+static dip_status check_end(const trainer *t)
+{
+    if (t->skipped_in_a_row == 0) return DIP_OK;
+    return dip_fail(
+        DIP_NUMERIC,
+        "the run ended on %lld steps whose loss or gradient was not finite; the last good "
+        "checkpoint is %s%s%s",
+        (long long)t->skipped_in_a_row, t->last_good[0] ? t->folder.checkpoints : "none",
+        t->last_good[0] ? "/" : "", t->last_good);
 }
 
 /* The rest of the epoch at hand. DIP_END when it is done, DIP_OK when the run is. */
@@ -419,7 +440,7 @@ static dip_status train_epoch(trainer *t)
 {
     const int64_t pairs = t->o->batch_size * t->o->accum_freq;
     int64_t step_of_epoch = t->progress.position / pairs;
-    window w = {.started = now_seconds()};
+    dip_progress_window w = {.started = now_seconds()};
     DIP_TRY(dip_loader_start(t->loader, t->progress.epoch, t->progress.position));
     while (t->progress.step < t->schedule.total) {
         dip_step_result result;
@@ -461,6 +482,10 @@ static dip_status train_epoch(trainer *t)
 static dip_status train(trainer *t)
 {
     const dip_train_options *o = t->o;
+    if (t->progress.step >= t->schedule.total || t->progress.epoch >= o->epochs)
+        dip_info("nothing left to do: %lld of %lld steps are done; more with --epochs N "
+                 "--resume-changes epochs",
+                 (long long)t->progress.step, (long long)t->schedule.total);
     /* Bad samples can cost an epoch a step, so either may come first. */
     while (t->progress.step < t->schedule.total && t->progress.epoch < o->epochs) {
         dip_status status = train_epoch(t);
@@ -481,7 +506,7 @@ static dip_status train(trainer *t)
         DIP_TRY(evaluate(t, done, last)); /* whatever becomes of it, the weights are safe */
         if (last) break;
     }
-    return DIP_OK;
+    return check_end(t);
 }
 
 /* ---- the run ----------------------------------------------------------------------------- */

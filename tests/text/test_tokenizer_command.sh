@@ -51,7 +51,7 @@ model=$scratch/spm.model
 
 # Training: fewer pieces than asked for, and said so; the same bytes again.
 expect 0 train --input "$captions" --vocab-size 1000 --output "$model"
-says "$err" "not 1000"
+says "$err" "not 1000; pretrain takes the size"
 says "$out" "bpe"
 expect 0 train --input "$captions" --vocab-size 1000 --output "$scratch/again.model" --json
 says "$(echo "$out" | tr -d ' \t')" '"vocab_size_asked":1000'
@@ -115,7 +115,11 @@ expect 2 train --input "$captions" --output "$scratch/x.model" --vocab-size 20
 says "$err" "vocab-size 20 is too small"
 expect 2 train --input "$captions" --output "$scratch/x.model" --model-type word
 expect 2 train --input "$captions" --output "$scratch/x.model" --character-coverage 0.5
-expect 1 train --input "$scratch/none.txt" --output "$scratch/x.model"
+mkfifo "$scratch/pipe"
+for input in none.txt tar pipe; do
+    expect 2 train --input "$scratch/$input" --output "$scratch/x.model"
+    says "$err" "$scratch/$input"
+done
 : >"$scratch/empty.txt"
 expect 2 train --input "$scratch/empty.txt" --output "$scratch/x.model"
 says "$err" "no caption"

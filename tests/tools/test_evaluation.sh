@@ -207,6 +207,11 @@ says "$err" "one of --images, --texts and --data"
 expect 2 embed $run --texts a --data good.tar --output x.npy
 expect 2 embed $run --images "$golden/0.png" members/3.png --output x.npy
 says "$err" "members/3.png"
+mkfifo pipe
+for input in absent.png members pipe; do
+    expect 2 embed $run --images "$golden/0.png" $input --output x.npy
+    says "$err" "$input"
+done
 expect 1 embed $run --texts a --output missing/x.npy
 [ ! -e x.npy ] || complain "a refused command left x.npy"
 
@@ -217,6 +222,12 @@ says "$err" "1 of 3 samples have a label outside 0..1"
 printf 'a {c}\nno place\n' >bad_templates
 expect 2 zeroshot $run --data good.tar --classnames names --templates bad_templates
 says "$err" "line 2"
+for input in absent members pipe; do
+    expect 2 zeroshot $run --data good.tar --classnames $input --templates templates
+    says "$err" "$input"
+    expect 2 zeroshot $run --data good.tar --classnames names --templates $input
+    says "$err" "$input"
+done
 expect 2 zeroshot $run --data good.tar
 says "$err" "classnames"
 says "$err" "templates"
@@ -237,10 +248,21 @@ expect 2 export --model "$golden" --output exported
 says "$err" "exists"
 expect 0 export --model "$golden" --output exported --overwrite
 expect 2 export --model exported --output exported --overwrite
-expect 2 export --model "$golden" --output averaged --use-ema
-says "$err" "ema_model.safetensors"
-cp exported/open_clip_model.safetensors exported/ema_model.safetensors
-expect 0 export --model exported --output averaged --use-ema
+
+# --- the average of the weights: asked for and not there is refused; reports say whose figures
+cp -r exported averaging
+for command in "export --output averaged" "embed --data good.tar --output x.npy" \
+    "recall --data good.tar" "zeroshot --data good.tar --classnames names --templates templates"; do
+    rm -f averaging/ema_model.safetensors
+    expect 2 $command --model averaging --use-ema
+    says "$err" "averaging has no average of the weights (ema_model.safetensors)"
+    cp exported/open_clip_model.safetensors averaging/ema_model.safetensors
+    expect 0 $command --model averaging --use-ema --json
+    json ema true
+done
+expect 0 recall $run --data good.tar --json
+json ema false
+
 expect 2 export --model "$golden" --output members --overwrite
 [ -e members/0.png ] || complain "export replaced a folder that holds no model"
 [ -z "$(find . -name '*.tmp-*')" ] || complain "temporary files are left: $(find . -name '*.tmp-*')"
