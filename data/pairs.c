@@ -1,5 +1,6 @@
 #include "data/pairs.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,10 +70,9 @@ static dip_status read_file(char **out, size_t *n, const char *path, size_t max_
     return status == DIP_IO ? DIP_FORMAT : status;
 }
 
-static dip_status load_file(void *state, dip_pair *pair, int64_t index, dip_fault_kind *kind)
+static dip_status load_parts(file_list *list, dip_pair *pair, const dip_pair_file *file,
+                             dip_fault_kind *kind)
 {
-    file_list *list = state;
-    const dip_pair_file *file = &list->files[index];
     *pair = (dip_pair){.label = -1};
     drop_loaded(list);
     DIP_TRY(read_file(&list->image, &pair->image_bytes, file->image_path, max_image_bytes, kind));
@@ -94,6 +94,16 @@ static dip_status load_file(void *state, dip_pair *pair, int64_t index, dip_faul
         read_file(&list->text, &pair->text_bytes, file->text_path, DIP_PAIR_MAX_TEXT_BYTES, kind));
     pair->text = list->text;
     return DIP_OK;
+}
+
+static dip_status load_file(void *state, dip_pair *pair, int64_t index, dip_fault_kind *kind)
+{
+    file_list *list = state;
+    const dip_pair_file *file = &list->files[index];
+    dip_status status = load_parts(list, pair, file, kind);
+    if (status == DIP_FORMAT && file->line > 0)
+        return dip_fail_prefix(status, "line %" PRId64 ": ", file->line);
+    return status;
 }
 
 dip_status dip_pairs_from_files(dip_pairs **pairs, dip_pair_file *files, size_t n_files,

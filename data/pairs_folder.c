@@ -107,13 +107,15 @@ static void name_lonely_text(const path_list *files, const char *text, dip_pairs
 }
 
 /* Pair the files up; what stays alone is told to `lost`. */
-static dip_status match(dip_pair_file *pairs, size_t *n_pairs, const path_list *files,
-                        bool *text_used, dip_pairs_lost_fn *lost, void *context)
+static dip_status match(dip_pair_file *pairs, size_t *n_pairs, size_t *n_images,
+                        const path_list *files, bool *text_used, dip_pairs_lost_fn *lost,
+                        void *context)
 {
     static const char *const txt[] = {"txt"};
     for (size_t i = 0; i < files->n; i++) {
         const char *path = files->items[i];
         if (!has_extension(path, readable, N_READABLE)) continue;
+        ++*n_images;
         ptrdiff_t text = find_sibling(files, path, "txt");
         if (text < 0) {
             lost(context, DIP_FAULT_NO_CAPTION, path, "no txt file of the same name");
@@ -139,7 +141,7 @@ dip_status dip_pairs_open_folder(dip_pairs **out, const char *folder, dip_pairs_
     path_list files = {0}, folders = {0};
     dip_pair_file *pairs = NULL;
     bool *text_used = NULL;
-    size_t n_pairs = 0;
+    size_t n_pairs = 0, n_images = 0;
     char *root = strdup(folder);
     size_t root_bytes = root ? strlen(root) : 0;
     while (root_bytes > 1 && root[root_bytes - 1] == '/') root[--root_bytes] = '\0';
@@ -153,7 +155,12 @@ dip_status dip_pairs_open_folder(dip_pairs **out, const char *folder, dip_pairs_
         status = dip_pairs_no_memory(folder);
         goto fail;
     }
-    DIP_TRY_GOTO(match(pairs, &n_pairs, &files, text_used, lost, context));
+    DIP_TRY_GOTO(match(pairs, &n_pairs, &n_images, &files, text_used, lost, context));
+    if (n_images == 0) {
+        status =
+            dip_fail(DIP_CONFIG, "%s: no jpg, jpeg or png file in it or the folders below", folder);
+        goto fail;
+    }
     status = dip_pairs_from_files(out, pairs, n_pairs, root_bytes + 1);
     pairs = NULL;
     n_pairs = 0;

@@ -19,6 +19,7 @@ typedef struct dip_pair_file {
     char *image_path;
     char *text_path; /* NULL: text */
     char *text;
+    int64_t line; /* of the table that names the image; 0: there is none */
 } dip_pair_file;
 
 /* A list of such files as a source; takes ownership of files (malloc'd), also when it fails.

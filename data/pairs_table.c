@@ -87,6 +87,7 @@ static dip_status read_rows(row_list *rows, dip_table *table, const char *path, 
 static dip_status make_file(dip_pair_file *file, const row *rows, size_t n, const char *folder)
 {
     size_t n_bytes = 1;
+    file->line = rows[0].line;
     for (size_t i = 0; i < n; i++) n_bytes += strlen(rows[i].caption) + 1;
     file->image_path =
         rows[0].image[0] == '/' ? strdup(rows[0].image) : dip_path_join(folder, rows[0].image);

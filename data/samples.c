@@ -14,7 +14,8 @@ enum {
     MAX_CAPTION_BYTES = 1 << 20,
     MAX_JSON_BYTES = 16 << 20,
     MAX_LABEL_BYTES = 64,
-    WHERE_BYTES = 1024
+    WHERE_BYTES = 1024,
+    MAX_REMEMBERED = 1 << 16 /* keys of a shard's incomplete samples; half of the slots */
 };
 
 /* The members a sample may have. Of several images the first of this order is taken, which is
@@ -61,6 +62,10 @@ struct dip_samples {
     char *json_text_key;
     dip_faults *faults;
     int64_t n_skipped; /* members that are no files */
+    /* Hashes of the keys that came without all their members, in the shard being indexed: a later
+     * member of such a key was packed apart from them. Open addressing, 0 is empty. */
+    uint64_t *incomplete;
+    size_t n_incomplete;
 };
 
 /* The sample being collected. */
@@ -110,6 +115,47 @@ static void lose(dip_samples *samples, size_t shard, const char *key, dip_fault_
     char where[WHERE_BYTES];
     dip_sample sample = {.shard = dip_shard_path(samples->shards[shard]), .key = key};
     dip_faults_add(samples->faults, kind, dip_sample_where(&sample, where, sizeof where), detail);
+}
+
+/* Whether an incomplete sample of this key was seen before in this shard; remembers it. It only
+ * words a message: two keys of one hash, no memory, or more keys than are kept do no harm. */
+static bool seen_incomplete(dip_samples *samples, const group *g)
+{
+    const size_t n_slots = 2 * (size_t)MAX_REMEMBERED;
+    if (!samples->incomplete) samples->incomplete = calloc(n_slots, sizeof *samples->incomplete);
+    if (!samples->incomplete) return false;
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    for (size_t i = 0; i < g->key_bytes; i++)
+        hash = (hash ^ (unsigned char)g->key[i]) * 0x100000001b3u;
+    if (hash == 0) hash = 1;
+    size_t slot = (size_t)(hash ^ hash >> 32) & (n_slots - 1);
+    while (samples->incomplete[slot] != 0 && samples->incomplete[slot] != hash)
+        slot = (slot + 1) & (n_slots - 1);
+    if (samples->incomplete[slot] == hash) return true;
+    if (samples->n_incomplete < MAX_REMEMBERED) {
+        samples->incomplete[slot] = hash;
+        samples->n_incomplete++;
+    }
+    return false;
+}
+
+static void forget_incomplete(dip_samples *samples)
+{
+    if (samples->n_incomplete > 0)
+        memset(samples->incomplete, 0, 2 * sizeof *samples->incomplete * MAX_REMEMBERED);
+    samples->n_incomplete = 0;
+}
+
+/* A member is missing: name the sample, and the usual cause if this is it. */
+static void lose_incomplete(dip_samples *samples, size_t shard, const char *key,
+                            dip_fault_kind kind, const char *missing, bool apart)
+{
+    char detail[256];
+    snprintf(detail, sizeof detail, "%s%s", missing,
+             apart ? ", but there are others of its key earlier in the shard; the members of a "
+                     "sample must follow each other: pack with tar --sort=name"
+                   : "");
+    lose(samples, shard, key, kind, detail);
 }
 
 /* One sample's optional parts. These return false when the sample is lost (and in the ledger). */
@@ -182,22 +228,26 @@ static dip_status close_group(dip_samples *samples, group *g, size_t shard)
     part caption = samples->json_text_key ? PART_JSON : PART_TXT;
     bool any = e.has_image || g->has[caption] || g->has[PART_CLS];
     if (!any) return DIP_OK; /* members of other kinds, e.g. a README.md */
-    if (!e.has_image && (needs & DIP_NEEDS_IMAGE)) {
-        lose(samples, shard, g->key, DIP_FAULT_NO_IMAGE, "no jpg, jpeg, png or webp member");
-        return DIP_OK;
+    bool incomplete = !e.has_image || !g->has[caption];
+    bool apart = incomplete && seen_incomplete(samples, g);
+    bool names = needs & DIP_NAMES_INCOMPLETE;
+    if (!e.has_image && (names || (needs & DIP_NEEDS_IMAGE))) {
+        lose_incomplete(samples, shard, g->key, DIP_FAULT_NO_IMAGE, "no jpg, jpeg or png member",
+                        apart);
+        if (needs & DIP_NEEDS_IMAGE) return DIP_OK;
     }
-    if (!g->has[caption] && (needs & DIP_NEEDS_CAPTION)) {
-        lose(samples, shard, g->key, DIP_FAULT_NO_CAPTION,
-             samples->json_text_key ? "no json member" : "no txt member");
-        return DIP_OK;
+    bool nothing_said = e.has_image && !g->has[caption] && !g->has[PART_CLS];
+    if ((names && nothing_said) || (!g->has[caption] && (needs & DIP_NEEDS_CAPTION))) {
+        lose_incomplete(samples, shard, g->key, DIP_FAULT_NO_CAPTION,
+                        samples->json_text_key ? "no json member" : "no txt member", apart);
+        if (needs & DIP_NEEDS_CAPTION) return DIP_OK;
     }
     if (g->has[caption] && samples->json_text_key) {
         dip_status status = json_caption(samples, &e, &g->parts[PART_JSON]);
         if (status == DIP_NOMEM) return status;
-        if (status != DIP_OK && (needs & DIP_NEEDS_CAPTION)) {
+        if (status != DIP_OK && (names || (needs & DIP_NEEDS_CAPTION)))
             lose(samples, shard, g->key, DIP_FAULT_NO_CAPTION, dip_error());
-            return DIP_OK;
-        }
+        if (status != DIP_OK && (needs & DIP_NEEDS_CAPTION)) return DIP_OK;
     } else if (g->has[caption]) {
         if (g->parts[PART_TXT].n_bytes > MAX_CAPTION_BYTES) {
             char detail[96];
@@ -211,10 +261,10 @@ static dip_status close_group(dip_samples *samples, group *g, size_t shard)
         e.caption_bytes = (uint32_t)g->parts[PART_TXT].n_bytes;
     }
     bool label_read = g->has[PART_CLS] && parse_label(&e.label, &g->parts[PART_CLS]);
-    if (!label_read && (needs & DIP_NEEDS_LABEL)) {
+    if (!label_read && ((needs & DIP_NEEDS_LABEL) || (names && g->has[PART_CLS]))) {
         lose(samples, shard, g->key, DIP_FAULT_LABEL,
              g->has[PART_CLS] ? "its .cls is not a whole number" : "no cls member");
-        return DIP_OK;
+        if (needs & DIP_NEEDS_LABEL) return DIP_OK;
     }
     DIP_TRY(arena_add(&samples->keys, &e.key_at, g->key, g->key_bytes));
     void *entries = samples->entries;
@@ -266,6 +316,7 @@ static dip_status index_shard(dip_samples *samples, group *g, size_t shard, cons
     samples->shards[shard] = reader;
     samples->maps[shard] = dip_shard_map(reader);
     samples->n_shards = shard + 1;
+    forget_incomplete(samples);
     dip_member member;
     dip_status status;
     while ((status = dip_shard_next(reader, &member)) != DIP_END) {
@@ -285,6 +336,7 @@ static dip_status index_shard(dip_samples *samples, group *g, size_t shard, cons
                        what[offset] == ':' ? what + offset + 2 : what);
         /* What was lost between may be the rest of this sample and the start of a namesake. */
         DIP_TRY(close_group(samples, g, shard));
+        forget_incomplete(samples); /* nor is it known what was packed apart */
     }
     DIP_TRY(close_group(samples, g, shard));
     if (dip_shard_unfinished(reader))
@@ -345,6 +397,7 @@ void dip_samples_close(dip_samples *samples)
     free(samples->keys.data);
     free(samples->texts.data);
     free(samples->json_text_key);
+    free(samples->incomplete);
     free(samples);
 }
 

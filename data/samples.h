@@ -8,7 +8,9 @@
  * Threads: read-only after open.
  * Faults:  members that make no sample go to the ledger: image without caption (when
  *          `needs` has CAPTION), caption without image (IMAGE), no readable label (LABEL),
- *          duplicate member, damaged tar. Samples never join over a damaged place. What a
+ *          duplicate member, damaged tar. With NAMES (for a look at what shards hold) a sample
+ *          without image, or with neither caption nor label, or with a label that cannot be
+ *          read, is named but stays in the index. Samples never join over a damaged place. What a
  *          caption or an image holds is not looked at here.
  * Errors:  DIP_IO, DIP_NOMEM; DIP_FORMAT when a shard is no tar file at all; DIP_CONFIG when
  *          no sample is left.                                                             */
@@ -21,7 +23,7 @@
 #include "core/status.h"
 #include "data/faults.h"
 
-enum { DIP_NEEDS_IMAGE = 1, DIP_NEEDS_CAPTION = 2, DIP_NEEDS_LABEL = 4 };
+enum { DIP_NEEDS_IMAGE = 1, DIP_NEEDS_CAPTION = 2, DIP_NEEDS_LABEL = 4, DIP_NAMES_INCOMPLETE = 8 };
 
 typedef struct dip_sample {
     const char *shard;    /* path */

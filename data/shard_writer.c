@@ -98,12 +98,18 @@ static char *shard_path(const shard_names *names, int64_t shard)
     return path;
 }
 
-static bool has_form(const shard_names *names, const char *name)
+/* `unfinished`: also of the form that dip_writer gives a file until it is complete. */
+static bool has_form(const shard_names *names, const char *name, bool unfinished)
 {
     size_t prefix = strlen(names->prefix);
     if (strncmp(name, names->prefix, prefix) != 0) return false;
     size_t digits = strspn(name + prefix, "0123456789");
-    return digits >= (size_t)names->width && strcmp(name + prefix + digits, names->suffix) == 0;
+    if (digits < (size_t)names->width) return false;
+    const char *after = name + prefix + digits;
+    size_t suffix = strlen(names->suffix);
+    if (strncmp(after, names->suffix, suffix) != 0) return false;
+    after += suffix;
+    return after[0] == '\0' || (unfinished && strncmp(after, ".tmp-", 5) == 0);
 }
 
 static int by_name(const void *a, const void *b)
@@ -111,7 +117,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-dip_status dip_shard_writer_existing(dip_string_list *paths, const char *pattern)
+static dip_status list_files(dip_string_list *paths, const char *pattern, bool unfinished)
 {
     *paths = (dip_string_list){0};
     shard_names names;
@@ -126,7 +132,7 @@ dip_status dip_shard_writer_existing(dip_string_list *paths, const char *pattern
     }
     const struct dirent *item;
     while ((item = readdir(folder))) {
-        if (!has_form(&names, item->d_name)) continue;
+        if (!has_form(&names, item->d_name, unfinished)) continue;
         char **items = realloc(paths->items, (paths->n_items + 1) * sizeof *items);
         if (items) paths->items = items;
         char *path = items ? dip_path_join(names.folder, item->d_name) : NULL;
@@ -141,6 +147,11 @@ dip_status dip_shard_writer_existing(dip_string_list *paths, const char *pattern
     if (status != DIP_OK) dip_string_list_free(paths);
     if (paths->n_items > 1) qsort(paths->items, paths->n_items, sizeof *paths->items, by_name);
     return status;
+}
+
+dip_status dip_shard_writer_existing(dip_string_list *paths, const char *pattern)
+{
+    return list_files(paths, pattern, false);
 }
 
 /* Headers. Every field is fixed, so that the same samples give the same bytes. */
@@ -292,7 +303,7 @@ void dip_shard_writer_replace(dip_shard_writer *writer)
 static dip_status remove_leftovers(const dip_shard_writer *writer)
 {
     dip_string_list files;
-    DIP_TRY(dip_shard_writer_existing(&files, writer->pattern));
+    DIP_TRY(list_files(&files, writer->pattern, true));
     dip_status status = DIP_OK;
     for (size_t i = 0; i < files.n_items && status == DIP_OK; i++) {
         const char *name = strrchr(files.items[i], '/') + 1; /* joined, so there is one */

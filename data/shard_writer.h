@@ -33,7 +33,8 @@ dip_status dip_shard_writer_existing(dip_string_list *paths, const char *pattern
 dip_status dip_shard_writer_open(dip_shard_writer **writer, const char *pattern,
                                  int64_t samples_per_shard);
 /* At close, remove files of the pattern's form that this writer did not write: what an earlier,
- * longer run left. Nothing is removed when anything fails. */
+ * longer run left, with the unfinished files (NAME.tmp-...) of runs that were killed. Nothing is
+ * removed when anything fails. */
 void dip_shard_writer_replace(dip_shard_writer *writer);
 /* The key is the sample's number, zero-padded to 9 digits or more (img2dataset's habit). */
 dip_status dip_shard_writer_add(dip_shard_writer *writer, const dip_shard_part *parts,

@@ -65,17 +65,18 @@ const dip_command dip_command_inspect = {
     .summary = "show what a model, a checkpoint or shards are made of",
     .usage = "diptych inspect [--model FOLDER|NAME|FILE | --checkpoint FOLDER | --shards PATTERN]\n"
              "                [--json]",
-    .description = "--model shows the configuration, the parameters (counted as open_clip counts\n"
-                   "them), the operations of one image and one text, and the memory that encoding\n"
-                   "a batch takes. The weights of a folder are read and checked.\n"
-                   "\n"
-                   "--checkpoint shows where a run stands and the tensors of its files.\n"
-                   "\n"
-                   "--shards reads every sample: formats and sizes of the images, number and\n"
-                   "length of the captions, labels. What cannot be used is named on stderr and\n"
-                   "counted as \"dropped\".\n"
-                   "\n"
-                   "Without any of them the built-in models are listed.",
+    .description =
+        "--model shows the configuration, the parameters (counted as open_clip counts\n"
+        "them), the operations of one image and one text, and the memory that encoding\n"
+        "a batch takes. The weights of a folder are read and checked.\n"
+        "\n"
+        "--checkpoint shows where a run stands and the tensors of its files.\n"
+        "\n"
+        "--shards reads every sample: formats and sizes of the images, number and\n"
+        "length of the captions, labels, and n_pairs, the samples with a good image and\n"
+        "a caption. What cannot be used is named on stderr and counted as \"dropped\".\n"
+        "\n"
+        "Without any of them the built-in models are listed.",
     .options = &table,
     .run = run,
 };

@@ -87,7 +87,7 @@ static void decode_chunk(outcome *outcomes, dip_image_decoder *const *decoders, 
 
 typedef struct survey {
     int64_t n_formats[N_FORMATS];
-    int64_t n_images, n_captions, n_labels;
+    int64_t n_images, n_captions, n_labels, n_pairs;
     range image_bytes, width, height, lines, characters;
     int64_t *labels;
     cJSON *first;
@@ -104,17 +104,28 @@ static int measure_line(void *context, const char *line, size_t n)
 }
 
 typedef struct excerpt {
-    char text[MAX_CAPTION_SHOWN + 1];
+    char text[4 * MAX_CAPTION_SHOWN + 1];
 } excerpt;
 
-/* The first line, cut between characters. */
+/* The first line, cut between characters. A NUL would end it and other control characters, of
+ * one byte or of U+0080..U+009F, could move the cursor: their bytes are written \xHH. */
 static int take_excerpt(void *context, const char *line, size_t n)
 {
     excerpt *e = context;
     size_t keep = n < MAX_CAPTION_SHOWN ? n : MAX_CAPTION_SHOWN;
     while (keep < n && keep > 0 && ((unsigned char)line[keep] & 0xc0) == 0x80) keep--;
-    memcpy(e->text, line, keep);
-    e->text[keep] = '\0';
+    size_t at = 0;
+    bool second = false; /* of a control character of two bytes */
+    for (size_t i = 0; i < keep; i++) {
+        unsigned char c = (unsigned char)line[i];
+        bool first = c == 0xc2 && i + 1 < keep && (unsigned char)line[i + 1] < 0xa0;
+        if (c < 0x20 || c == 0x7f || first || second)
+            at += (size_t)snprintf(e->text + at, sizeof e->text - at, "\\x%02x", c);
+        else
+            e->text[at++] = (char)c;
+        second = first;
+    }
+    e->text[at] = '\0';
     return 1;
 }
 
@@ -158,6 +169,7 @@ static void count_sample(survey *s, const dip_sample *sample, const outcome *ima
         if (n == 0) dip_faults_add(faults, DIP_FAULT_CAPTION_EMPTY, where, "no line with text");
         if (n > 0) {
             s->n_captions++;
+            if (sample->image && image->status == DIP_OK) s->n_pairs++;
             range_add(&s->lines, n);
         }
     }
@@ -191,6 +203,7 @@ static void report_survey(cJSON *report, survey *s, const dip_data *data)
     cJSON_AddNumberToObject(report, "n_samples", (double)dip_samples_count(data->samples));
     cJSON_AddNumberToObject(report, "n_images", (double)s->n_images);
     cJSON_AddNumberToObject(report, "n_captioned", (double)s->n_captions);
+    cJSON_AddNumberToObject(report, "n_pairs", (double)s->n_pairs);
     cJSON_AddNumberToObject(report, "n_labelled", (double)s->n_labels);
     cJSON_AddNumberToObject(report, "dropped", (double)dip_faults_total(data->faults));
     cJSON *formats = cJSON_AddObjectToObject(report, "image_formats");
@@ -234,7 +247,7 @@ dip_status dip_inspect_shards(cJSON *report, const dip_inspect_flags *flags)
     dip_image_decoder **decoders = calloc((size_t)n_threads, sizeof *decoders);
     outcome *outcomes = calloc(CHUNK, sizeof *outcomes);
     if (!decoders || !outcomes || !s.first) goto nomem;
-    DIP_TRY_GOTO(dip_data_open(&data, flags->shards, 0, flags->json_text_key));
+    DIP_TRY_GOTO(dip_data_open(&data, flags->shards, DIP_NAMES_INCOMPLETE, flags->json_text_key));
     for (int i = 0; i < n_threads; i++)
         DIP_TRY_GOTO(dip_image_decoder_open(&decoders[i], DIP_MAX_IMAGE_PIXELS));
     int64_t n = dip_samples_count(data.samples);

@@ -1,5 +1,6 @@
 /* diptych shard - turn a folder, a table or an IDX array into WebDataset shards. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,8 +86,8 @@ static const dip_option options[] = {
      .type = DIP_OPT_BOOL,
      .offset = FIELD(overwrite),
      .default_text = "false",
-     .help = "Replace shards of the pattern's form that are there already; without it they are a "
-             "refusal."},
+     .help = "Replace shards of the pattern's form that are there already, and remove what killed "
+             "runs left of such shards; without it shards are a refusal."},
     {.key = "caption-line",
      .type = DIP_OPT_CHOICE,
      .offset = FIELD(caption_line),
@@ -99,7 +100,7 @@ static const dip_option options[] = {
      .offset = FIELD(csv_img_key),
      .default_text = "filepath",
      .value_name = "NAME",
-     .help = "Column of the image paths."},
+     .help = "Column of the image paths. A relative path is taken from the table's folder."},
     {.key = "csv-caption-key",
      .type = DIP_OPT_STRING,
      .offset = FIELD(csv_caption_key),
@@ -221,9 +222,13 @@ static dip_status check_output(const shard_options *o, const char *pattern)
     DIP_TRY(dip_shard_writer_existing(&there, pattern));
     dip_status status = DIP_OK;
     if (there.n_items > 0 && !o->overwrite)
-        status = dip_fail(DIP_CONFIG,
-                          "%s exists, as do %zu more shards of '%s' (--overwrite replaces them)",
-                          there.items[0], there.n_items - 1, pattern);
+        status = there.n_items == 1
+                     ? dip_fail(DIP_CONFIG, "%s exists (--overwrite replaces it)", there.items[0])
+                     : dip_fail(DIP_CONFIG,
+                                "%s exists, as do%s %zu more shard%s of '%s' (--overwrite replaces "
+                                "them)",
+                                there.items[0], there.n_items == 2 ? "es" : "", there.n_items - 1,
+                                there.n_items == 2 ? "" : "s", pattern);
     dip_string_list_free(&there);
     return status;
 }
@@ -232,7 +237,7 @@ static dip_status open_output(dip_shard_writer **writer, const shard_options *o,
                               const char *pattern)
 {
     DIP_TRY(dip_shard_writer_open(writer, pattern, o->samples_per_shard));
-    dip_shard_writer_replace(*writer);
+    if (o->overwrite) dip_shard_writer_replace(*writer);
     return DIP_OK;
 }
 
@@ -376,10 +381,51 @@ static void print_text(const shard_options *o, const result *r, const losses *lo
     const char *const outputs[2] = {o->output, o->holdout_output};
     for (int i = 0; i < 2; i++)
         if (outputs[i])
-            printf("%s %" PRId64 " pairs in %" PRId64 " shard%s: %s\n", i ? "held out" : "wrote",
-                   r->samples[i], r->shards[i], r->shards[i] == 1 ? "" : "s", outputs[i]);
+            printf("%s %" PRId64 " pair%s in %" PRId64 " shard%s: %s\n", i ? "held out" : "wrote",
+                   r->samples[i], r->samples[i] == 1 ? "" : "s", r->shards[i],
+                   r->shards[i] == 1 ? "" : "s", outputs[i]);
     printf("left out %" PRId64 "\n", dip_faults_total(lost->ledger));
     dip_faults_print(lost->ledger, stdout);
+}
+
+/* Interruption. */
+
+static volatile sig_atomic_t stop_requested;
+static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { N_STOP_SIGNALS = sizeof stop_signals / sizeof stop_signals[0] };
+
+static void request_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_requested = 1;
+}
+
+/* The handler stays for a second signal: timeout(1) sends two at once, and what is left to do, the
+ * clean-up, is short. A signal that is ignored (nohup) stays ignored. */
+static void catch_signals(struct sigaction before[N_STOP_SIGNALS])
+{
+    struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    stop_requested = 0;
+    for (int i = 0; i < N_STOP_SIGNALS; i++) {
+        sigaction(stop_signals[i], NULL, &before[i]);
+        if (before[i].sa_handler != SIG_IGN) sigaction(stop_signals[i], &action, NULL);
+    }
+}
+
+static void release_signals(const struct sigaction before[N_STOP_SIGNALS])
+{
+    for (int i = 0; i < N_STOP_SIGNALS; i++) sigaction(stop_signals[i], &before[i], NULL);
+}
+
+static dip_status check_stop(dip_shard_writer *const writers[2])
+{
+    if (!stop_requested) return DIP_OK;
+    int64_t n = 0;
+    for (int i = 0; i < 2 && writers[i]; i++) n += dip_shard_writer_shards(writers[i]);
+    return dip_fail(DIP_INTERRUPTED,
+                    "stopped on request; the %" PRId64 " shard%s written so far %s removed", n,
+                    n == 1 ? "" : "s", n == 1 ? "is" : "are");
 }
 
 /* The command. */
@@ -391,14 +437,19 @@ static dip_status write_shards(const shard_options *o, losses *lost)
     int64_t *order = NULL;
     dip_shard_writer *writers[2] = {NULL, NULL};
     result r = {0};
+    struct sigaction before[N_STOP_SIGNALS];
+    bool catching = false;
     DIP_TRY_GOTO(check_holdout(o));
     DIP_TRY_GOTO(check_output(o, o->output));
     if (o->holdout_output) DIP_TRY_GOTO(check_output(o, o->holdout_output));
     DIP_TRY_GOTO(open_input(&pairs, o, lost));
+    catch_signals(before); /* until here a signal ends the program at once: nothing is written */
+    catching = true;
     DIP_TRY_GOTO(open_output(&writers[0], o, o->output));
     if (o->holdout_output) DIP_TRY_GOTO(open_output(&writers[1], o, o->holdout_output));
     DIP_TRY_GOTO(make_order(&order, o, dip_pairs_count(pairs)));
     for (int64_t i = 0; i < dip_pairs_count(pairs); i++) {
+        DIP_TRY_GOTO(check_stop(writers));
         bool held_out = writers[1] && is_held_out(o, dip_pairs_name(pairs, order[i]));
         DIP_TRY_GOTO(write_pair(writers[held_out], o, pairs, order[i], lost));
     }
@@ -411,6 +462,7 @@ static dip_status write_shards(const shard_options *o, losses *lost)
                           i ? "--holdout-output" : "--output", dip_faults_total(lost->ledger));
         goto fail;
     }
+    DIP_TRY_GOTO(check_stop(writers));
     for (int i = 0; i < 2 && writers[i]; i++) {
         status = dip_shard_writer_close(writers[i]);
         writers[i] = NULL;
@@ -423,6 +475,7 @@ static dip_status write_shards(const shard_options *o, losses *lost)
 fail:
     dip_shard_writer_abort(writers[0]);
     dip_shard_writer_abort(writers[1]);
+    if (catching) release_signals(before);
     free(order);
     dip_pairs_close(pairs);
     return status;
@@ -454,7 +507,8 @@ const dip_command dip_command_shard = {
         "for byte; the same input and options give the same bytes.\n\n"
         "A pair is left out, counted and named when its caption is missing, empty or not UTF-8, "
         "or when its image is missing or neither JPEG nor PNG by its first bytes. Shards appear "
-        "complete or not at all; when the command fails it removes what it wrote.",
+        "complete or not at all; when the command fails or is interrupted it removes what it "
+        "wrote.",
     .options = &table,
     .run = run,
 };

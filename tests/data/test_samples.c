@@ -101,6 +101,32 @@ static void what_is_incomplete_is_named(void **state)
     assert_string_equal(found(&path, 1, PAIR, NULL), "a b ");
     assert_int_equal(count(DIP_FAULT_NO_CAPTION), 3);
     assert_int_equal(count(DIP_FAULT_NO_IMAGE), 3);
+    char said[4096] = "";
+    FILE *out = fmemopen(said, sizeof said, "w");
+    assert_non_null(out);
+    dip_faults_print(faults, out);
+    fclose(out);
+    const char *hint = strstr(said, "tar --sort=name"); /* x's and y's second halves */
+    assert_non_null(hint);
+    assert_non_null(strstr(said, "no-image (no jpg, jpeg or png member)"));
+    assert_non_null(hint = strstr(hint + 1, "tar --sort=name"));
+    assert_null(strstr(hint + 1, "tar --sort=name"));
+    done();
+
+    start(); /* for a look at the shard they are named and kept */
+    tar_member(&tar, "a.jpg", "1");
+    tar_member(&tar, "a.cls", "1");
+    tar_member(&tar, "bad-label.jpg", "1");
+    tar_member(&tar, "bad-label.cls", "one");
+    tar_member(&tar, "no-image.txt", "t");
+    tar_member(&tar, "no-text.jpg", "1");
+    path = finish("look.tar");
+    assert_string_equal(found(&path, 1, DIP_NAMES_INCOMPLETE, NULL),
+                        "a bad-label no-image no-text ");
+    assert_int_equal(count(DIP_FAULT_NO_IMAGE), 1);
+    assert_int_equal(count(DIP_FAULT_NO_CAPTION), 1);
+    assert_int_equal(count(DIP_FAULT_LABEL), 1);
+    assert_int_equal(dip_faults_total(faults), 3);
     done();
 
     start(); /* images alone are fine for those who need no captions */

@@ -82,8 +82,9 @@ tar xOf "$scratch/o1/00000.tar" 000000000.jpg | cmp -s - "$jpg" || complain "ima
 expect 2 --input "$in" --output "$scratch/o1/{00000..}.tar"
 says "$err" "00000.tar"
 says "$err" "--overwrite"
+touch "$scratch/o1/00007.tar.tmp-4711" "$scratch/o1/x.tar.tmp-1" # a killed run's, another's
 expect 0 --input "$in" --output "$scratch/o1/{00000..}.tar" --overwrite --caption-line first --json
-is "leftovers" "00000.tar sizes.json" "$(ls "$scratch/o1" | tr '\n' ' ' | sed 's/ $//')"
+is "leftovers" "00000.tar sizes.json x.tar.tmp-1" "$(ls "$scratch/o1" | tr '\n' ' ' | sed 's/ $//')"
 holds "$scratch/o1/00000.tar" 000000000.txt "first"
 holds "$scratch/o1/00000.tar" 000000001.txt "second"
 says "$out" '"found":	9'
@@ -122,6 +123,7 @@ says "$out" '"found":	6'
 says "$out" '"samples":	2'
 says "$out" 't.csv: line 7'
 says "$out" 'none.png'
+says "$out" '"line 9: cannot open '
 holds "$scratch/o3/00000.tar" 000000000.txt 'a, quoted "caption"
 more of a'
 holds "$scratch/o3/00000.tar" 000000001.txt two
@@ -132,6 +134,9 @@ says "$err" "'image', 'text'"
 expect 0 --input "$scratch/t.tsv" --output "$scratch/o4/{00000..}.tar" \
     --csv-img-key image --csv-caption-key text
 holds "$scratch/o4/00000.tar" 000000000.txt 'say "hi"'
+says "$out" "wrote 1 pair in 1 shard:"
+expect 2 --input "$scratch/t.tsv" --output "$scratch/o4/{00000..}.tar"
+says "$err" "00000.tar exists (--overwrite replaces it)"
 
 # IDX: 300 images of 2x3, two classes.
 { printf '\000\000\010\003\000\000\001\054\000\000\000\002\000\000\000\003'
@@ -184,8 +189,30 @@ expect 2 --input "$scratch/t.csv" --output "$out5" --csv-separator long
 expect 2 --input "$in" --output "$out5" --samples-per-shard 0
 mkdir "$scratch/nothing"
 expect 2 --input "$scratch/nothing" --output "$out5"
+says "$err" "no jpg, jpeg or png file"
 [ -e "$scratch/none/0.tar" ] && complain "a refused command left a shard"
 expect 1 --input "$in" --output "/proc/none/{0..}.tar"
+
+# Interrupted: nothing stays. 3000 shards, each of them synced, take long enough to be met.
+{ printf '\000\000\010\003\000\004\223\340\000\000\000\002\000\000\000\003'
+    head -c 1800000 /dev/zero; } >"$scratch/many"
+{ printf '\000\000\010\001\000\004\223\340'
+    head -c 300000 /dev/zero; } >"$scratch/many_labels"
+"$diptych" shard --input "$scratch/many" --labels "$scratch/many_labels" \
+    --classnames "$scratch/classes" --output "$scratch/stop/{0..}.tar" --samples-per-shard 100 \
+    >"$scratch/out" 2>"$scratch/err" &
+pid=$!
+tries=0
+while [ ! -e "$scratch/stop/1.tar" ] && [ $tries -lt 2000 ]; do
+    sleep 0.01
+    tries=$((tries + 1))
+done
+kill -TERM $pid
+kill -TERM $pid 2>/dev/null # as timeout(1) does
+wait $pid
+is "exit status when interrupted" 1 $?
+says "$(cat "$scratch/err")" "stopped on request; the "
+is "left by an interrupted run" "" "$(ls -A "$scratch/stop")"
 
 [ "$failures" -eq 0 ] || exit 1
 echo "shard command: all as expected"

@@ -293,6 +293,21 @@ expect 0 inspect --shards mixed.tar --no-decode --json
 json dropped 1
 expect 0 inspect --shards mixed.tar
 says "$out" "captions_per_sample"
+mkdir apart
+cp "$golden/0.png" apart/p.png
+cp "$golden/0.png" apart/q.png
+printf 'a\000b\033[1m\302\233c' >apart/p.txt
+cp apart/p.txt apart/q.txt
+echo one >apart/p.cls
+tar --format=ustar -cf apart.tar -C apart q.png p.png p.txt p.cls q.txt
+expect 0 inspect --shards apart.tar --json
+json n_samples 3
+json n_pairs 1
+json dropped 3 # the label of p, and q twice: without caption, without image
+says "$out" '"caption":"a\\x00b\\x1b[1m\\xc2\\x9bc"'
+says "$err" "q (no txt member)"
+says "$err" "the members of a sample must follow each other: pack with tar --sort=name"
+says "$err" "unreadable class label"
 expect 2 inspect --model ViT-B-33
 says "$err" "ViT-B-32"
 expect 2 inspect --model "$golden" --shards good.tar
