@@ -5,12 +5,22 @@ include(CMakePackageConfigHelpers)
 
 install(TARGETS diptych diptych_library
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
-        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 # diptych.h includes "core/status.h": found beside it.
 install(FILES ${CMAKE_SOURCE_DIR}/model/diptych.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/diptych)
 install(FILES ${CMAKE_SOURCE_DIR}/core/status.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/diptych/core)
+
+# What this build's options add to the libraries that a static link must name.
+set(DIPTYCH_PC_LIBS "")
+if(DIPTYCH_ONEDNN)
+    string(APPEND DIPTYCH_PC_LIBS " -ldnnl")
+endif()
+if(with_cuda)
+    string(APPEND DIPTYCH_PC_LIBS " ${CUDA_cudart_static_LIBRARY} -lrt")
+endif()
 
 # ${pcfiledir} keeps the file true when the whole prefix is moved or installed with --prefix.
 file(RELATIVE_PATH DIPTYCH_PREFIX_FROM_PC /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)

@@ -21,7 +21,8 @@ extern "C" {
     X(NOMEM, "not enough memory")                                                                  \
     X(UNSUPPORTED, "this build or machine cannot do that")                                         \
     X(NUMERIC, "a value is not finite")                                                            \
-    X(INTERRUPTED, "stopped on request")
+    X(INTERRUPTED, "stopped on request")                                                           \
+    X(DEVICE, "a device failed")
 
 typedef enum dip_status {
 #define DIP_STATUS_ENUM(name, text) DIP_##name,

@@ -149,6 +149,23 @@ static dip_status check(const dip_loader_options *o)
     return DIP_OK;
 }
 
+/* What a batch shows of images and groups may be read beside the host: whoever does gives memory
+ * for that. */
+static void *take(const dip_loader *loader, size_t n_bytes)
+{
+    const dip_memory_source *memory = loader->options.memory;
+    return memory ? memory->allocate(memory->context, n_bytes) : malloc(n_bytes);
+}
+
+static void give_back(const dip_loader *loader, void *pointer)
+{
+    const dip_memory_source *memory = loader->options.memory;
+    if (!memory)
+        free(pointer);
+    else if (pointer)
+        memory->release(memory->context, pointer);
+}
+
 static dip_status take_memory(dip_loader *loader)
 {
     const dip_loader_options *o = &loader->options;
@@ -160,13 +177,13 @@ static dip_status take_memory(dip_loader *loader)
         return dip_fail(DIP_NOMEM, "loader: %zu images of %zu bytes", n_slots, loader->image_bytes);
     loader->order = malloc((size_t)loader->n_samples * sizeof *loader->order);
     loader->slots = calloc(n_slots, sizeof *loader->slots);
-    loader->images = malloc(n_slots * loader->image_bytes);
+    loader->images = take(loader, n_slots * loader->image_bytes);
     loader->slot_tokens = malloc(n_slots * context * sizeof(int32_t) + 1);
     loader->workers = calloc((size_t)o->n_workers, sizeof *loader->workers);
-    loader->gathered = malloc(batch * loader->image_bytes);
+    loader->gathered = take(loader, batch * loader->image_bytes);
     loader->tokens = malloc(batch * context * sizeof(int32_t) + 1);
     loader->offsets = calloc(batch + 1, sizeof(int32_t));
-    loader->group = malloc(batch * sizeof(int32_t));
+    loader->group = take(loader, batch * sizeof(int32_t));
     loader->table = malloc(loader->n_table * sizeof(int32_t));
     loader->index = malloc(batch * sizeof(int64_t));
     loader->labels = malloc(batch * sizeof(int64_t));
@@ -247,14 +264,14 @@ void dip_loader_close(dip_loader *loader)
         for (int64_t i = 0; i < loader->n_slots; i++) free(loader->slots[i].detail);
     free(loader->order);
     free(loader->slots);
-    free(loader->images);
+    give_back(loader, loader->images);
     free(loader->slot_tokens);
     free(loader->workers);
     free(loader->failed_detail);
-    free(loader->gathered);
+    give_back(loader, loader->gathered);
     free(loader->tokens);
     free(loader->offsets);
-    free(loader->group);
+    give_back(loader, loader->group);
     free(loader->table);
     free(loader->index);
     free(loader->labels);

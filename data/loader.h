@@ -20,6 +20,7 @@
 
 #include <stdint.h>
 
+#include "core/plan.h"
 #include "core/status.h"
 #include "data/image.h"
 #include "data/samples.h"
@@ -37,6 +38,8 @@ typedef struct dip_loader_options {
     int n_prefetch; /* batches decoded ahead, >= 1 */
     int shuffle;    /* 0: storage order */
     int drop_last;
+    const dip_memory_source
+        *memory; /* of images and groups; must outlive the loader. NULL: malloc */
     uint64_t seed;
     int64_t max_pixels;
     double max_bad_fraction; /* 1 = never stop */

@@ -19,9 +19,15 @@
  *   Memory       Ops never allocate, print or exit. Scratch comes from exec->workspace; the
  *                *_workspace queries say how many bytes a call needs (0 if none). Building a
  *                cached primitive on the first call of a shape is not an allocation of a step.
+ *   Pointers     Every pointer is the device's, but for the three-float arrays of patchify. An op
+ *                may return before it has run: ops of one executor run in the order of the calls,
+ *                and device.h says how to wait. What changes from step to step (a learning rate, a
+ *                logit scale) is read from device memory, so that a step can be recorded once and
+ *                replayed.
  *   Empty        N == 0 or B == 0 is legal: outputs of that extent are empty, accumulated
- *                gradients unchanged.
- *   Errors       DIP_UNSUPPORTED, DIP_NOMEM (workspace too small), each with a sentence.
+ *                gradients unchanged. Attention and embedding accept sequences of no rows.
+ *   Errors       DIP_UNSUPPORTED, DIP_DEVICE, DIP_NOMEM (workspace too small), each with a
+ *                sentence.
  *
  * Dimension letters: B sequences (batch), N tokens (rows), C width, H heads, D head size,
  * E embedding, P patch side, V vocabulary.
@@ -46,6 +52,7 @@ extern "C" {
     X(matmul_forward)                                                                              \
     X(matmul_backward_input)                                                                       \
     X(matmul_backward_weight)                                                                      \
+    X(activation_forward)                                                                          \
     X(attention_forward)                                                                           \
     X(attention_backward)                                                                          \
     X(layernorm_forward)                                                                           \
@@ -62,9 +69,12 @@ extern "C" {
     X(l2norm_forward)                                                                              \
     X(l2norm_backward)                                                                             \
     X(contrastive_forward)                                                                         \
+    X(contrastive_loss)                                                                            \
     X(contrastive_backward)                                                                        \
     X(sum_of_squares)                                                                              \
+    X(update_begin)                                                                                \
     X(adamw)                                                                                       \
+    X(clamp)                                                                                       \
     X(ema)                                                                                         \
     X(cast_from_float)                                                                             \
     X(cast_to_float)
@@ -92,14 +102,16 @@ typedef struct dip_matmul_shape {
  *   x [N, C_in], W as `layout` says, bias [C_out] T or NULL, residual [N, C_out] T or NULL
  *   out [N, C_out] T; may be the same pointer as residual
  *   pre [N, C_out] T or NULL: x W + bias, rounded to T, saved for backward when act != NONE.
- *   act is applied to the unrounded float value; residual is added in float. */
+ *   act is applied to the unrounded float value, or, where a backend cannot fuse it, to `pre`;
+ *   residual is added in float. */
 typedef dip_status dip_matmul_forward_fn(dip_exec *exec, void *out, void *pre, const void *x,
                                          const void *w, const void *bias, const void *residual,
                                          dip_activation act, dip_matmul_shape shape);
 
 /* d_x = (d_out W^T) * act'(pre)          (act' is 1 for DIP_ACT_NONE, then pre is NULL)
  *   d_out [N, C_out], W as in forward, pre [N, C_in] T: the saved pre-activation whose activated
- *   value was this product's x;  d_x [N, C_in] T. */
+ *   value was this product's x;  d_x [N, C_in] T. A backend that cannot fuse act' may round the
+ *   product to T before. */
 typedef dip_status dip_matmul_backward_input_fn(dip_exec *exec, void *d_x, const void *d_out,
                                                 const void *w, const void *pre, dip_activation act,
                                                 dip_matmul_shape shape);
@@ -109,6 +121,12 @@ typedef dip_status dip_matmul_backward_input_fn(dip_exec *exec, void *d_x, const
 typedef dip_status dip_matmul_backward_weight_fn(dip_exec *exec, float *d_w, float *d_bias,
                                                  const void *d_out, const void *x,
                                                  dip_matmul_shape shape);
+
+/* out = act(pre), elementwise   pre, out [n] T: what matmul_forward made of a saved `pre`, for
+ * backward passes that did not keep it. The bits are those of matmul_forward when it applies act to
+ * `pre`. */
+typedef dip_status dip_activation_forward_fn(dip_exec *exec, void *out, const void *pre,
+                                             dip_activation act, int64_t n);
 
 /* ---- attention ------------------------------------------------------------------------- */
 
@@ -181,11 +199,15 @@ typedef dip_status dip_text_embed_forward_fn(dip_exec *exec, void *out, const in
                                              const void *pos, int64_t n_sequences, int64_t n_rows,
                                              int64_t c);
 
-/* d_table [V, C], d_pos [L, C] float accumulated, rows added in token order. */
+/* d_table [V, C], d_pos [L, C] float accumulated, the rows of a token in row order or in fixed
+ * groups.
+ *   order [N] int32: the rows sorted by token, rows of one token ascending; -1 at the end for rows
+ *   that count for nothing (their d_out is zero). */
 typedef dip_status dip_text_embed_backward_fn(dip_exec *exec, float *d_table, float *d_pos,
                                               const void *d_out, const int32_t *tokens,
-                                              const int32_t *offsets, int64_t n_sequences,
-                                              int64_t n_rows, int64_t vocab, int64_t c);
+                                              const int32_t *offsets, const int32_t *order,
+                                              int64_t n_sequences, int64_t n_rows, int64_t vocab,
+                                              int64_t c);
 
 /* ---- pooling and features -------------------------------------------------------------- */
 
@@ -232,10 +254,10 @@ typedef struct dip_contrastive_shape {
     int64_t batch, embed;      /* B, E */
     const int32_t *group;      /* [B] on the device, or NULL: every caption its own group */
     dip_duplicates duplicates; /* ignored when group is NULL */
-    float scale;               /* exp(logit_scale) */
+    const float *log_scale;    /* [1] on the device: log of the factor on the cosine */
 } dip_contrastive_shape;
 
-/* One pass over tiles of L = scale * u v^T, B x B never in memory (O(B) workspace).
+/* One pass over tiles of L = scale * u v^T, scale = exp(log_scale), B x B never in memory.
  *   u, v [B, E] float, rows of unit length
  *   row_lse[i] = log sum_j exp L_ij, col_lse[j] = log sum_i exp L_ij (masked entries left out)
  *   target[i] = sum_j T_ij L_ij with T the target distribution: identity, or 1/|group| inside a
@@ -244,6 +266,12 @@ typedef struct dip_contrastive_shape {
 typedef dip_status dip_contrastive_forward_fn(dip_exec *exec, float *row_lse, float *col_lse,
                                               float *target, const float *u, const float *v,
                                               dip_contrastive_shape shape);
+
+/* loss[0] = mean_i ((row_lse[i] + col_lse[i]) / 2 - target[i]), summed in double in a fixed order;
+ * loss double [1], 0 for an empty batch. */
+typedef dip_status dip_contrastive_loss_fn(dip_exec *exec, double *loss, const float *row_lse,
+                                           const float *col_lse, const float *target,
+                                           int64_t batch);
 
 /* With G = (softmax over rows + softmax over columns - 2 T) / (2 B), tiles recomputed:
  *   d_u = scale * G v, d_v = scale * G^T u   [B, E] float, overwritten
@@ -255,26 +283,58 @@ typedef dip_status dip_contrastive_backward_fn(dip_exec *exec, float *d_u, float
 
 /* ---- optimizer ------------------------------------------------------------------------- */
 
-/* out[0] = sum x_i^2 (double), in fixed blocks: the same bits for every thread count. Not finite
- * if any x_i is not. */
+/* out[0] = sum x_i^2, double [1] on the device, in fixed blocks: the same bits for every thread
+ * count. Not finite if any x_i is not. */
 typedef dip_status dip_sum_of_squares_fn(dip_exec *exec, double *out, const float *x, int64_t n);
 
+/* What one update does with the gradients. Lives on the device: a step that is not finite is
+ * found there and changes nothing, without the host having to look. */
+typedef struct dip_update {
+    int64_t n_updates;      /* applied so far, this one included: t of the bias correction */
+    double loss, grad_norm; /* of this step; the norm before clipping */
+    float lr;
+    float grad_scale;                         /* multiplies every gradient (clipping) */
+    float bias_correction1, bias_correction2; /* 1 - beta^t */
+    int32_t applied; /* 0: loss or norm is not finite, adamw, clamp and ema do nothing */
+    int32_t padding;
+} dip_update;
+
+/* The constants of a run. */
 typedef struct dip_adamw_hyper {
-    float lr, beta1, beta2, eps, weight_decay;
-    float grad_scale;       /* multiplies every gradient first (clipping) */
-    float bias_correction1; /* 1 - beta1^t */
-    float bias_correction2; /* 1 - beta2^t */
+    double beta1, beta2, eps;
+    double weight_decay; /* of the call's parameters */
+    double clip_norm;    /* 0: no clipping */
+    double ema_decay;    /* used when adamw is given an average */
 } dip_adamw_hyper;
 
-/* torch.optim.AdamW: master *= 1 - lr wd; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
- * master -= lr * (m / bc1) / (sqrt(v / bc2) + eps); param = round(master) to T.
- *   master, m, v, grad [n] float; param [n] T, or the same pointer as master when T is float. */
-typedef dip_status dip_adamw_fn(dip_exec *exec, float *master, void *param, float *m, float *v,
-                                const float *grad, dip_adamw_hyper hyper, int64_t n);
+/* Fill `update` (n_updates is kept from the update before) from
+ *   lr double [1], loss double [1], sum double [1]: the sum of all squared gradients.
+ * applied = loss and sum are finite; then n_updates grows by one, and grad_scale is
+ * clip_norm / (grad_norm + 1e-6) where the norm exceeds clip_norm (torch.nn.utils.clip_grad_norm_),
+ * else 1. Not applied: loss and grad_norm say why, and only n_updates, kept, means something
+ * besides. */
+typedef dip_status dip_update_begin_fn(dip_exec *exec, dip_update *update, const double *lr,
+                                       const double *loss, const double *sum,
+                                       dip_adamw_hyper hyper);
 
-/* average = decay * average + (1 - decay) * master. */
-typedef dip_status dip_ema_fn(dip_exec *exec, float *average, const float *master, float decay,
-                              int64_t n);
+/* torch.optim.AdamW: g = grad * grad_scale; master *= 1 - lr wd; m = b1 m + (1 - b1) g;
+ * v = b2 v + (1 - b2) g^2; master -= lr * (m / bc1) / (sqrt(v / bc2) + eps);
+ * param = round(master) to T; and in the same pass, unless average is NULL,
+ * average = ema_decay * average + (1 - ema_decay) * master. Constants are rounded to float first.
+ *   master, m, v, grad, average [n] float; param [n] T, or the same pointer as master when T is
+ *   float; update [1]. */
+typedef dip_status dip_adamw_fn(dip_exec *exec, float *master, void *param, float *m, float *v,
+                                float *average, const float *grad, const dip_update *update,
+                                dip_adamw_hyper hyper, int64_t n);
+
+/* master = min(max(master, low), high), param = round(master) to T; nothing when the update was
+ * not applied. */
+typedef dip_status dip_clamp_fn(dip_exec *exec, float *master, void *param,
+                                const dip_update *update, float low, float high, int64_t n);
+
+/* average = decay * average + (1 - decay) * master; nothing when the update was not applied. */
+typedef dip_status dip_ema_fn(dip_exec *exec, float *average, const float *master,
+                              const dip_update *update, float decay, int64_t n);
 
 typedef dip_status dip_cast_from_float_fn(dip_exec *exec, void *out, const float *x, int64_t n);
 typedef dip_status dip_cast_to_float_fn(dip_exec *exec, float *out, const void *x, int64_t n);

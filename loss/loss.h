@@ -1,7 +1,8 @@
 /* loss.h - what an objective is: features of the whole batch in, their gradients out.
  *
  * A loss sees features and never a tower. Gradients come back correctly scaled, whatever the number
- * of micro-batches the features were computed in: the trainer adds nothing.
+ * of micro-batches the features were computed in: the trainer adds nothing. It only calls ops: its
+ * value lies on the device, and a step with it can be recorded.
  *
  * Usage:   dip_loss_find("infonce"); workspace; forward_backward.
  * Errors:  what its ops report.                                                              */
@@ -17,21 +18,22 @@ typedef struct dip_loss_input {
     const int32_t *group;      /* [B] on the device: equal numbers = identical captions; or NULL */
     dip_duplicates duplicates; /* what identical captions are to each other */
     int64_t batch, embed;      /* B, E */
-    float logit_scale;         /* log of the factor on the cosine */
+    const float *log_scale;    /* [1] on the device: log of the factor on the cosine */
 } dip_loss_input;
 
-/* Device memory for the results; `stats` is scratch of stats_floats(B) floats. */
+/* Device memory for the results. */
 typedef struct dip_loss_output {
     float *d_u, *d_v;     /* [B, E] */
     float *d_logit_scale; /* [1], of the log */
-    float *stats;
-    double loss; /* mean over the batch, on the host */
+    float *stats;         /* scratch of stats_floats(B) floats */
+    double *loss;         /* [1]: mean over the batch */
 } dip_loss_output;
 
 typedef struct dip_loss {
     const char *name;
     int64_t (*stats_floats)(int64_t batch);
-    size_t (*workspace)(const dip_exec *exec, int64_t batch, int64_t embed);
+    size_t (*workspace)(const dip_exec *exec, int64_t batch, int64_t embed,
+                        dip_duplicates duplicates);
     /* d_u == NULL: the value only. */
     dip_status (*forward_backward)(dip_exec *exec, dip_loss_output *out, const dip_loss_input *in);
 } dip_loss;

@@ -28,8 +28,9 @@ extern "C" {
 typedef struct dip_model dip_model;
 
 typedef struct dip_model_options {
-    const char *device;    /* "auto" (NULL), "cpu", "reference" */
-    const char *precision; /* "auto" (NULL: bf16 where the CPU is fast at it), "bf16", "fp32" */
+    const char *device;    /* "auto" (NULL: a GPU if there is one), "cpu", "cuda", "cuda:N",
+                              "reference" */
+    const char *precision; /* "auto" (NULL: bf16 where the device is fast at it), "bf16", "fp32" */
     int n_threads;         /* 0 = all cores */
     int max_batch;         /* images or texts computed at once; 0 = 64 */
     int use_ema;           /* read a checkpoint's averaged weights; refused if there are none */

@@ -44,9 +44,8 @@ struct dip_model {
 
 dip_status dip_precision_resolve(dip_dtype *dtype, const char *precision, const char *device)
 {
-    bool is_reference = device && strcmp(device, "reference") == 0;
     if (!precision || strcmp(precision, "auto") == 0)
-        *dtype = !is_reference && dip_cpu_has_fast_bf16() ? DIP_BF16 : DIP_F32;
+        *dtype = dip_device_has_fast_bf16(device ? device : "auto") ? DIP_BF16 : DIP_F32;
     else if (strcmp(precision, "bf16") == 0)
         *dtype = DIP_BF16;
     else if (strcmp(precision, "fp32") == 0)
@@ -64,7 +63,7 @@ static dip_status check_options(const dip_model_options *options)
     if (options->n_threads < 0 || options->n_threads > MAX_THREADS)
         return dip_fail(DIP_CONFIG, "n_threads is %d; it may be 0 to %d", options->n_threads,
                         MAX_THREADS);
-    return DIP_OK;
+    return options->device ? dip_device_check_name(options->device) : DIP_OK;
 }
 
 static void *device_allocate(void *context, size_t n_bytes)
@@ -100,14 +99,14 @@ static dip_status plan_memory(dip_model *model, size_t *workspace_bytes)
         dip_plan_book(model->plan, "features", DIP_SPACE_SAVED,
                       model->max_batch * (size_t)clip->config.embed_dim * sizeof(float));
     size_t mark = dip_plan_mark(model->plan);
-    DIP_TRY(dip_vision_plan(&model->vision, &clip->vision, model->plan, &model->exec, n, false,
-                            workspace_bytes));
+    DIP_TRY(dip_vision_plan(&model->vision, &clip->vision, model->plan, &model->exec, n,
+                            (dip_pass_options){0}, workspace_bytes));
     dip_plan_release(model->plan, mark);
-    DIP_TRY(dip_text_plan(&model->text, &clip->text, model->plan, &model->exec, n, false,
-                          workspace_bytes));
+    DIP_TRY(dip_text_plan(&model->text, &clip->text, model->plan, &model->exec, n,
+                          (dip_text_options){0}, workspace_bytes));
     DIP_TRY(dip_plan_allocate(model->plan));
-    dip_vision_bind(model->vision, model->plan);
-    dip_text_bind(model->text, model->plan);
+    DIP_TRY(dip_vision_bind(&model->exec, model->vision, model->plan));
+    DIP_TRY(dip_text_bind(&model->exec, model->text, model->plan));
     model->params.table = &clip->table;
     model->params.values = dip_plan_ptr(model->plan, values);
     model->images = dip_plan_ptr(model->plan, images);
@@ -131,6 +130,7 @@ static dip_status upload_weights(dip_model *model, const float *values)
     dip_status status = device->upload(exec, master, values, n_bytes);
     if (status == DIP_OK)
         status = exec->ops->cast_from_float(exec, model->params.values, master, n);
+    if (status == DIP_OK) status = device->synchronize(exec); /* before `master` goes */
     device->release(device, master);
     return status;
 }
@@ -383,8 +383,11 @@ static dip_status encode_token_batch(dip_model *model, float *features, const in
                                      const int32_t *offsets, size_t n)
 {
     const dip_device *device = model->exec.device;
+    dip_text_input input;
+    DIP_TRY(dip_text_stage(&model->exec, &model->clip.text, model->text, &input, 0, tokens, offsets,
+                           (int64_t)n, device->upload));
     DIP_TRY(dip_text_forward(&model->exec, &model->clip.text, &model->params, model->text,
-                             model->features, tokens, offsets, (int64_t)n));
+                             model->features, &input));
     return device->download(&model->exec, features, model->features,
                             n * (size_t)dip_model_embed_dim(model) * sizeof *features);
 }

@@ -25,7 +25,7 @@ dip_status dip_model_encode_captions(dip_model *model, float *features, const ch
                                      const size_t *lengths, size_t n);
 
 /* "auto", "bf16" or "fp32" to a number format, as dip_model_open decides: auto is bf16 where the
- * CPU is fast at it, but fp32 on the reference backend, which is for checking. */
+ * device is fast at it, but fp32 on the reference backend, which is for checking. */
 dip_status dip_precision_resolve(dip_dtype *dtype, const char *precision, const char *device);
 
 #endif

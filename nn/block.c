@@ -58,27 +58,45 @@ static dip_region book(dip_plan *plan, const char *name, const char *what, dip_s
     return dip_plan_book(plan, label, space, (size_t)rows * (size_t)columns * element_bytes);
 }
 
-void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan, dip_dtype dtype,
-                    dip_block_extent extent, const char *name)
+void dip_block_plan_rows(dip_block_saved *saved, const dip_block *block, dip_plan *plan,
+                         dip_dtype dtype, dip_block_extent extent, const char *name)
 {
-    const dip_space space = extent.save ? DIP_SPACE_SAVED : DIP_SPACE_SCRATCH;
+    const dip_space space = dip_block_is_shared(extent) ? DIP_SPACE_SCRATCH : DIP_SPACE_SAVED;
+    const size_t t = dip_dtype_bytes(dtype);
+    const int64_t m = extent.max_out_rows, c = block->width;
+    saved->x_rows_region = book(plan, name, "x_rows", space, m, c, t);
+    saved->attn_rows_region = book(plan, name, "attention_rows", space, m, c, t);
+}
+
+void dip_block_plan(dip_block_saved *saved, const dip_block *block, dip_plan *plan, dip_dtype dtype,
+                    dip_block_extent extent, const dip_block_scratch *scratch, const char *name)
+{
+    const dip_space space = dip_block_is_shared(extent) ? DIP_SPACE_SCRATCH : DIP_SPACE_SAVED;
     const size_t t = dip_dtype_bytes(dtype);
     const int64_t c = block->width, f = block->mlp_width;
     const int64_t n = extent.max_rows, m = extent.max_out_rows;
-    *saved = (dip_block_saved){.x_rows_region = -1, .attn_rows_region = -1, .pre_region = -1};
-    saved->h_region = book(plan, name, "ln_1", space, n, c, t);
+    const dip_recompute recompute = extent.save ? extent.recompute : DIP_RECOMPUTE_NONE;
+    *saved = (dip_block_saved){
+        .recompute = recompute, .x_rows_region = -1, .attn_rows_region = -1, .pre_region = -1};
     saved->qkv_region = book(plan, name, "qkv", space, n, 3 * c, t);
     saved->attn_region = book(plan, name, "attention", space, n, c, t);
     saved->lse_region = book(plan, name, "lse", space, n, block->n_heads, sizeof(float));
-    if (extent.rows_only) {
-        saved->x_rows_region = book(plan, name, "x_rows", space, m, c, t);
-        saved->attn_rows_region = book(plan, name, "attention_rows", space, m, c, t);
-    }
+    if (extent.rows_only) dip_block_plan_rows(saved, block, plan, dtype, extent, name);
     saved->mid_region = book(plan, name, "residual", space, m, c, t);
-    saved->g_region = book(plan, name, "ln_2", space, m, c, t);
-    if (extent.save) saved->pre_region = book(plan, name, "mlp_pre", space, m, f, t);
-    saved->act_region = book(plan, name, "mlp_act", space, m, f, t);
     saved->stats_region = book(plan, name, "ln_stats", space, 2 * n + 2 * m, 1, sizeof(float));
+    if (recompute == DIP_RECOMPUTE_BLOCK)
+        saved->pre_region = scratch->d_qkv_region;
+    else if (extent.save)
+        saved->pre_region = book(plan, name, "mlp_pre", space, m, f, t);
+    if (recompute != DIP_RECOMPUTE_NONE) {
+        saved->h_region = scratch->d_rows_region;
+        saved->g_region = scratch->d_attn_region;
+        saved->act_region = scratch->d_wide_region;
+    } else {
+        saved->h_region = book(plan, name, "ln_1", space, n, c, t);
+        saved->g_region = book(plan, name, "ln_2", space, m, c, t);
+        saved->act_region = book(plan, name, "mlp_act", space, m, f, t);
+    }
 }
 
 void dip_block_bind(dip_block_saved *saved, const dip_plan *plan, dip_block_extent extent)
@@ -100,14 +118,15 @@ void dip_block_bind(dip_block_saved *saved, const dip_plan *plan, dip_block_exte
 }
 
 void dip_block_scratch_plan(dip_block_scratch *scratch, const dip_block *block, dip_plan *plan,
-                            dip_dtype dtype, int64_t max_rows)
+                            dip_dtype dtype, int64_t max_rows, dip_recompute recompute)
 {
     const size_t t = dip_dtype_bytes(dtype);
+    const int64_t f = block->mlp_width;
+    int64_t qkv = 3 * (int64_t)block->width;
+    if (recompute == DIP_RECOMPUTE_BLOCK && f > qkv) qkv = f; /* `pre` lies there too */
     *scratch = (dip_block_scratch){0};
-    scratch->d_wide_region =
-        book(plan, "backward", "d_mlp", DIP_SPACE_SCRATCH, max_rows, block->mlp_width, t);
-    scratch->d_qkv_region =
-        book(plan, "backward", "d_qkv", DIP_SPACE_SCRATCH, max_rows, 3 * (int64_t)block->width, t);
+    scratch->d_wide_region = book(plan, "backward", "d_mlp", DIP_SPACE_SCRATCH, max_rows, f, t);
+    scratch->d_qkv_region = book(plan, "backward", "d_qkv", DIP_SPACE_SCRATCH, max_rows, qkv, t);
     scratch->d_attn_region =
         book(plan, "backward", "d_attention", DIP_SPACE_SCRATCH, max_rows, block->width, t);
     scratch->d_rows_region =
@@ -165,7 +184,7 @@ dip_status dip_block_forward(dip_exec *exec, const dip_block *block, const dip_p
 {
     const dip_ops *ops = exec->ops;
     const int64_t n = sequences.n_rows, c = block->width, f = block->mlp_width;
-    const int64_t m = rows ? sequences.n_sequences : n;
+    const int64_t m = rows ? dip_sequences_n_pooled(sequences) : n;
     const dip_attention_shape attention =
         attention_of(block, sequences.n_sequences, n, sequences.max_length);
 #define P(field) dip_param_value(params, block->field)
@@ -188,6 +207,7 @@ dip_status dip_block_forward(dip_exec *exec, const dip_block *block, const dip_p
                                    P(ln_2_w), P(ln_2_b), block->norm_eps, m, c));
     DIP_TRY(ops->matmul_forward(exec, saved->act, saved->pre, saved->g, P(fc_w), P(fc_b), NULL,
                                 block->activation, linear(m, c, f)));
+    if (!y) return DIP_OK;
     return ops->matmul_forward(exec, y, NULL, saved->act, P(proj_w), P(proj_b), saved->mid,
                                DIP_ACT_NONE, linear(m, f, c));
 }
@@ -199,16 +219,24 @@ dip_status dip_block_backward(dip_exec *exec, const dip_block *block, const dip_
 {
     const dip_ops *ops = exec->ops;
     const int64_t n = sequences.n_rows, c = block->width, f = block->mlp_width;
-    const int64_t m = rows ? sequences.n_sequences : n;
+    const int64_t m = rows ? dip_sequences_n_pooled(sequences) : n;
     const dip_attention_shape attention =
         attention_of(block, sequences.n_sequences, n, sequences.max_length);
     const void *a = rows ? saved->attn_rows : saved->attn;
+    const bool again = saved->recompute == DIP_RECOMPUTE_MLP;
 #define G(field) dip_param_grad(params, block->field)
+    if (saved->recompute == DIP_RECOMPUTE_BLOCK)
+        DIP_TRY(dip_block_forward(exec, block, params, saved, NULL, x, sequences, rows));
     /* The MLP. d_y stays what it is: it is also the residual's gradient. */
+    if (again)
+        DIP_TRY(ops->activation_forward(exec, saved->act, saved->pre, block->activation, m * f));
     DIP_TRY(
         ops->matmul_backward_weight(exec, G(proj_w), G(proj_b), d_y, saved->act, linear(m, f, c)));
     DIP_TRY(ops->matmul_backward_input(exec, scratch->d_wide, d_y, P(proj_w), saved->pre,
                                        block->activation, linear(m, f, c)));
+    if (again)
+        DIP_TRY(ops->layernorm_forward(exec, saved->g, saved->mean_2, saved->rstd_2, saved->mid,
+                                       P(ln_2_w), P(ln_2_b), block->norm_eps, m, c));
     DIP_TRY(ops->matmul_backward_weight(exec, G(fc_w), G(fc_b), scratch->d_wide, saved->g,
                                         linear(m, c, f)));
     DIP_TRY(ops->matmul_backward_input(exec, scratch->d_attn, scratch->d_wide, P(fc_w), NULL,
@@ -219,9 +247,9 @@ dip_status dip_block_backward(dip_exec *exec, const dip_block *block, const dip_
     DIP_TRY(ops->matmul_backward_weight(exec, G(out_w), G(out_b), d_y, a, linear(m, c, c)));
     const void *d_residual = d_y;
     if (rows) {
-        DIP_TRY(ops->matmul_backward_input(exec, scratch->d_rows, d_y, P(out_w), NULL, DIP_ACT_NONE,
+        DIP_TRY(ops->matmul_backward_input(exec, scratch->d_qkv, d_y, P(out_w), NULL, DIP_ACT_NONE,
                                            linear(m, c, c)));
-        DIP_TRY(ops->rows_scatter(exec, scratch->d_attn, scratch->d_rows, rows, m, n, c));
+        DIP_TRY(ops->rows_scatter(exec, scratch->d_attn, scratch->d_qkv, rows, m, n, c));
         DIP_TRY(ops->rows_scatter(exec, d_x, d_y, rows, m, n, c));
         d_residual = d_x;
     } else {
@@ -230,6 +258,9 @@ dip_status dip_block_backward(dip_exec *exec, const dip_block *block, const dip_
     }
     DIP_TRY(ops->attention_backward(exec, scratch->d_qkv, scratch->d_attn, saved->qkv, saved->attn,
                                     saved->lse, sequences.offsets, attention));
+    if (again)
+        DIP_TRY(ops->layernorm_forward(exec, saved->h, saved->mean_1, saved->rstd_1, x, P(ln_1_w),
+                                       P(ln_1_b), block->norm_eps, n, c));
     DIP_TRY(ops->matmul_backward_weight(exec, G(qkv_w), G(qkv_b), scratch->d_qkv, saved->h,
                                         linear(n, c, 3 * c)));
     DIP_TRY(ops->matmul_backward_input(exec, scratch->d_rows, scratch->d_qkv, P(qkv_w), NULL,

@@ -4,7 +4,8 @@
  * text_projection -> L2 norm. A sequence is [ids..., eos] with nothing after it: with a causal
  * tower, what follows the end of text cannot matter.
  *
- * Usage and errors as vision.h. */
+ * Usage and errors as vision.h, with one step more: dip_text_stage checks a batch, lays it out and
+ * brings it to the device; forward and backward then only call ops. */
 #ifndef DIP_TEXT_TEXT_H
 #define DIP_TEXT_TEXT_H
 
@@ -15,6 +16,8 @@
 #include "kernels/ops.h"
 #include "nn/block.h"
 #include "nn/params.h"
+#include "nn/stack.h"
+#include "text/layout.h"
 
 typedef struct dip_text_config {
     int context_length, vocab_size;
@@ -38,21 +41,47 @@ void dip_text_free(dip_text *tower); /* a zeroed struct is fine */
 
 typedef struct dip_text_pass dip_text_pass;
 
+typedef struct dip_text_options {
+    dip_pass_options pass;
+    dip_text_padding padding; /* text/layout.h */
+    int n_slots;              /* batches on the device at once, up to DIP_N_SLOTS; 0 is 1 */
+} dip_text_options;
+
 /* At most max_texts sequences of at most context_length tokens each. */
 dip_status dip_text_plan(dip_text_pass **pass, const dip_text *tower, dip_plan *plan,
-                         const dip_exec *exec, int64_t max_texts, bool save,
+                         const dip_exec *exec, int64_t max_texts, dip_text_options options,
                          size_t *workspace_bytes);
-void dip_text_bind(dip_text_pass *pass, const dip_plan *plan);
+dip_status dip_text_bind(dip_exec *exec, dip_text_pass *pass, const dip_plan *plan);
 void dip_text_pass_free(dip_text_pass *pass); /* accepts NULL */
 
-/* tokens [offsets[n]], offsets [n + 1] in host memory (the tower uploads them) -> features [n, E]
- * float, unit length. DIP_FORMAT for an id out of range, an empty or too long sequence. */
-dip_status dip_text_forward(dip_exec *exec, const dip_text *tower, const dip_param_set *params,
-                            dip_text_pass *pass, float *features, const int32_t *tokens,
-                            const int32_t *offsets, int64_t n_texts);
+/* A batch on the device. Every size and address here is a function of the slot, the number of texts
+ * and sequences.n_rows: what is recorded for one batch serves all that share the three. */
+typedef struct dip_text_input {
+    dip_sequences sequences; /* texts, then fillers; n_pooled texts */
+    const int32_t *tokens;   /* [n_rows] */
+    const int32_t *end_rows; /* [n_pooled] */
+    const int32_t *order;    /* [n_rows] as text_embed_backward wants it; NULL unless saving */
+} dip_text_input;
 
+/* How bytes get to the device: dip_device's upload, or stage within stage_begin and stage_end. */
+typedef dip_status dip_text_copy_fn(dip_exec *exec, void *device_dst, const void *host_src,
+                                    size_t n_bytes);
+
+/* tokens [offsets[n]], offsets [n + 1] in host memory, offsets[0] == 0. The slot's batch before is
+ * overwritten; after stage, not to be called again before stage_end. DIP_FORMAT for an id out of
+ * range, an empty or too long sequence. */
+dip_status dip_text_stage(dip_exec *exec, const dip_text *tower, dip_text_pass *pass,
+                          dip_text_input *input, int slot, const int32_t *tokens,
+                          const int32_t *offsets, int64_t n_texts, dip_text_copy_fn *copy);
+
+/* features [n, E] float, unit length. */
+dip_status dip_text_forward(dip_exec *exec, const dip_text *tower, const dip_param_set *params,
+                            dip_text_pass *pass, float *features, const dip_text_input *input);
+
+/* After forward of the same input: d_features [n, E] float -> parameter gradients, accumulated. */
 dip_status dip_text_backward(dip_exec *exec, const dip_text *tower, const dip_param_set *params,
-                             dip_text_pass *pass, const float *d_features);
+                             dip_text_pass *pass, const float *d_features,
+                             const dip_text_input *input);
 
 /* Floating point operations of one forward pass over one text of `length` tokens. */
 double dip_text_flops(const dip_text *tower, double length);

@@ -26,11 +26,12 @@ typedef struct dip_encoding_flags {
 #define DIP_ENCODING_OPTIONS(type, field)                                                          \
     {"model", DIP_OPT_STRING, offsetof(type, field.model), NULL, 0, 0, NULL, true, "FOLDER",       \
      "A checkpoint, an exported model, or a run folder (its newest checkpoint is taken)."},        \
-    {"device", DIP_OPT_CHOICE, offsetof(type, field.device), "auto", 0, 0, "auto|cpu|reference",   \
-     false, "NAME", "Where to compute. reference: plain C, slow, for checking."},                  \
+    {"device", DIP_OPT_STRING, offsetof(type, field.device), "auto", 0, 0, NULL, false, "NAME",    \
+     "Where to compute: cpu, cuda (the first GPU), cuda:N, or auto, a GPU if there is one. "       \
+     "reference: plain C, slow, for checking."},                                                   \
     {"precision", DIP_OPT_CHOICE, offsetof(type, field.precision), "auto", 0, 0,                   \
      "auto|bf16|fp32", false, "KIND",                                                              \
-     "Number format of activations and weights; auto takes bf16 where the CPU is fast at it."},    \
+     "Number format of activations and weights; auto takes bf16 where the device is fast at it."}, \
     {"batch-size", DIP_OPT_INT, offsetof(type, field.batch_size), "64", 1, 65536, NULL, false,     \
      "N", "Images or texts computed at once."},                                                    \
     {"workers", DIP_OPT_INT, offsetof(type, field.workers), "0", 0, 1024, NULL, false, "N",        \

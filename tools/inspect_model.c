@@ -68,11 +68,13 @@ static dip_status plan_towers(const dip_clip *clip, const dip_exec *exec, dip_pl
     dip_vision_pass *vision = NULL;
     dip_text_pass *text = NULL;
     size_t mark = dip_plan_mark(plan);
+    const dip_pass_options pass = {.save = save};
     dip_status status =
-        dip_vision_plan(&vision, &clip->vision, plan, exec, batch_size, save, workspace_bytes);
+        dip_vision_plan(&vision, &clip->vision, plan, exec, batch_size, pass, workspace_bytes);
     dip_plan_release(plan, mark);
     if (status == DIP_OK)
-        status = dip_text_plan(&text, &clip->text, plan, exec, batch_size, save, workspace_bytes);
+        status = dip_text_plan(&text, &clip->text, plan, exec, batch_size,
+                               (dip_text_options){.pass = pass}, workspace_bytes);
     dip_text_pass_free(text);
     dip_vision_pass_free(vision);
     return status;
@@ -85,6 +87,7 @@ static dip_status add_memory(cJSON *report, const dip_clip *clip, const dip_insp
     dip_plan *encode = NULL, *train = NULL;
     size_t encode_workspace = 0, train_workspace = 0;
     dip_status status;
+    DIP_TRY(dip_device_check_name(flags->device));
     DIP_TRY(dip_precision_resolve(&dtype, flags->precision, flags->device));
     DIP_TRY_GOTO(dip_exec_open(&exec, flags->device, dtype, 0));
     DIP_TRY_GOTO(dip_plan_init(&encode, NULL));

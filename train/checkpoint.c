@@ -256,7 +256,9 @@ static dip_status write_files(dip_step *step, const dip_tokenizer *tokenizer,
     DIP_TRY(exec->device->download(exec, host, step->optimizer.m, bytes));
     DIP_TRY(exec->device->download(exec, second, step->optimizer.v, bytes));
     DIP_TRY(write_moments(FILE_IN_DIR(OPTIMIZER_FILE), table, host, second));
-    return write_trainer_json(dir, progress, configuration);
+    dip_progress now = *progress;
+    DIP_TRY(dip_optimizer_n_updates(exec, &step->optimizer, &now.n_updates));
+    return write_trainer_json(dir, &now, configuration);
 #undef FILE_IN_DIR
 }
 
@@ -394,7 +396,7 @@ dip_status dip_checkpoint_read(dip_step *step, const dip_progress *progress, con
     DIP_TRY_GOTO(read_moments(host, host + n, table, path));
     DIP_TRY_GOTO(exec->device->upload(exec, step->optimizer.m, host, bytes));
     DIP_TRY_GOTO(exec->device->upload(exec, step->optimizer.v, host + n, bytes));
-    step->optimizer.n_updates = progress->n_updates;
+    DIP_TRY_GOTO(dip_optimizer_set_n_updates(exec, &step->optimizer, progress->n_updates));
 fail:
     free(host);
     return status;

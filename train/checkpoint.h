@@ -25,14 +25,14 @@ typedef struct dip_progress {
     int64_t epoch;     /* of the next step */
     int64_t position;  /* samples consumed in that epoch */
     int64_t step;      /* steps done, skipped ones included */
-    int64_t n_updates; /* steps applied */
+    int64_t n_updates; /* steps applied; written from the optimizer's own count */
     int64_t n_skipped;
     int64_t samples_seen;
     int64_t total_steps; /* the schedule's length */
     int64_t n_samples;   /* samples in the data set */
 } dip_progress;
 
-/* `configuration` (may be NULL) is stored as it is. */
+/* No step may be on its way. `configuration` (may be NULL) is stored as it is. */
 dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
                                 const dip_progress *progress, const cJSON *configuration,
                                 const char *checkpoints_dir, const char *name);

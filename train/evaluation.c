@@ -26,6 +26,19 @@ static dip_status add_side(cJSON *metrics, const char *direction, const dip_reca
     return add_number(metrics, name, (double)side->median_rank);
 }
 
+/* Of the n pairs that dip_step_encode left on the device. */
+static dip_status loss_of_features(double *loss, dip_step *step, int64_t n)
+{
+    const dip_loss_input in = {.u = step->u,
+                               .v = step->v,
+                               .batch = n,
+                               .embed = step->clip->config.embed_dim,
+                               .log_scale = step->log_scale};
+    dip_loss_output out = {.stats = step->loss_stats, .loss = step->loss};
+    DIP_TRY(step->options.loss->forward_backward(&step->exec, &out, &in));
+    return step->exec.device->download(&step->exec, loss, step->loss, sizeof *loss);
+}
+
 dip_status dip_evaluate_pairs(dip_step *step, cJSON *metrics, const dip_loader_options *options)
 {
     const int e = step->clip->config.embed_dim;
@@ -34,7 +47,7 @@ dip_status dip_evaluate_pairs(dip_step *step, cJSON *metrics, const dip_loader_o
     dip_status status;
     dip_batch batch;
     dip_recall recall;
-    double loss = 0;
+    double loss = 0, batch_loss;
     int64_t n = 0;
     float *images = malloc(room * (size_t)e * sizeof *images);
     float *texts = malloc(room * (size_t)e * sizeof *texts);
@@ -46,12 +59,9 @@ dip_status dip_evaluate_pairs(dip_step *step, cJSON *metrics, const dip_loader_o
     DIP_TRY_GOTO(dip_loader_open(&loader, options));
     DIP_TRY_GOTO(dip_loader_start(loader, 0, 0));
     while ((status = dip_loader_next(loader, &batch)) == DIP_OK) {
-        dip_loss_input in = {.u = step->u, .v = step->v, .batch = batch.n, .embed = e};
-        dip_loss_output out = {.stats = step->loss_stats};
         DIP_TRY_GOTO(dip_step_encode(step, images + n * e, texts + n * e, &batch));
-        DIP_TRY_GOTO(dip_step_logit_scale(step, &in.logit_scale));
-        DIP_TRY_GOTO(step->options.loss->forward_backward(&step->exec, &out, &in));
-        loss += out.loss * (double)batch.n;
+        DIP_TRY_GOTO(loss_of_features(&batch_loss, step, batch.n));
+        loss += batch_loss * (double)batch.n;
         n += batch.n;
     }
     if (status != DIP_END) goto fail;

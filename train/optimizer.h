@@ -1,36 +1,45 @@
 /* optimizer.h - AdamW over a parameter set: two groups (decayed, not decayed), clipping, finite
- * check, EMA.
+ * check, EMA; and the logit scale, which stays between 0 and ln 100.
  *
- * Usage:   dip_optimizer_plan, _bind; per step dip_optimizer_step, then _average. The moments are
- * zero at first. Memory:  exp_avg, exp_avg_sq (and the average) float [n_values] in
- * DIP_SPACE_STATE.        */
+ * All of it happens on the device: what a step does (dip_update) is decided there, and a step whose
+ * loss or gradient is not finite changes nothing, without anybody waiting to look.
+ *
+ * Usage:   dip_optimizer_plan, _bind, _reset; per step dip_optimizer_step.
+ * Memory:  exp_avg, exp_avg_sq (and the average) float [n_values] in DIP_SPACE_STATE.           */
 #ifndef DIP_TRAIN_OPTIMIZER_H
 #define DIP_TRAIN_OPTIMIZER_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/plan.h"
-#include "nn/params.h"
 #include "kernels/ops.h"
+#include "nn/params.h"
 
 typedef struct dip_optimizer {
-    double beta1, beta2, eps, weight_decay, clip_norm, ema_decay;
-    dip_region m_region, v_region, ema_region;
+    dip_adamw_hyper hyper; /* ema_decay 0: no average */
+    int logit_scale;       /* parameter number */
+    dip_region m_region, v_region, ema_region, update_region, sum_region;
     float *m, *v, *ema; /* [n_values]; ema NULL when off */
-    int64_t n_updates;  /* steps applied: t of the bias correction */
+    dip_update *update; /* [1]: of the last step, and how many were applied */
+    double *sum;        /* [1]: of the squared gradients */
 } dip_optimizer;
 
 void dip_optimizer_plan(dip_optimizer *optimizer, dip_plan *plan, const dip_param_table *table);
 void dip_optimizer_bind(dip_optimizer *optimizer, const dip_plan *plan);
 
-/* One update from set->grads. *grad_norm: before clipping. When it is not finite nothing is changed
- * and *applied is false. */
-dip_status dip_optimizer_step(dip_exec *exec, dip_optimizer *optimizer, const dip_param_set *set,
-                              double lr, double *grad_norm, bool *applied);
+/* As before the first step. */
+dip_status dip_optimizer_reset(dip_exec *exec, const dip_optimizer *optimizer,
+                               const dip_param_table *table);
 
-/* Move the average towards the weights as they now are; nothing when it is off. */
-dip_status dip_optimizer_average(dip_exec *exec, const dip_optimizer *optimizer,
-                                 const dip_param_set *set);
+/* One update from set->grads; lr and loss double [1] on the device. When the loss or the gradient
+ * is not finite nothing but *optimizer->update is changed. */
+dip_status dip_optimizer_step(dip_exec *exec, const dip_optimizer *optimizer,
+                              const dip_param_set *set, const double *lr, const double *loss);
+
+/* Steps applied so far: t of the bias correction. Both wait for the device. */
+dip_status dip_optimizer_n_updates(dip_exec *exec, const dip_optimizer *optimizer,
+                                   int64_t *n_updates);
+dip_status dip_optimizer_set_n_updates(dip_exec *exec, const dip_optimizer *optimizer,
+                                       int64_t n_updates);
 
 #endif

@@ -1,9 +1,12 @@
 #include "train/options.h"
 
+#include <ctype.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/device.h"
 #include "loss/loss.h"
 
 #define AT(field) offsetof(dip_train_options, field)
@@ -80,15 +83,31 @@ static const dip_option options[] = {
     {"seed", DIP_OPT_INT, AT(seed), "0", 0, BIG, NULL, false, "N",
      "Decides initial weights, sample order and augmentation."},
 
-    {"device", DIP_OPT_CHOICE, AT(device), "auto", 0, 0, "auto|cpu|reference", false, "NAME",
-     "Where to compute. reference: plain C, slow, for checking."},
-    {"precision", DIP_OPT_CHOICE, AT(precision), "auto", 0, 0, "auto|bf16|amp_bf16|fp32", false,
+    {"device", DIP_OPT_STRING, AT(device), "auto", 0, 0, NULL, false, "NAME",
+     "Where to compute: cpu, cuda (the first GPU), cuda:N, or auto, a GPU if there is one. "
+     "reference: plain C, slow, for checking."},
+    {"precision", DIP_OPT_CHOICE, AT(precision), "auto", 0, 0, "auto|bf16|amp_bf16|fp8|fp32", false,
      "KIND",
      "bf16 keeps fp32 master weights (amp_bf16 is another name for it); auto takes bf16 where the "
-     "CPU "
-     "is fast at it."},
+     "device is fast at it. fp8 (experimental; on Ada, Hopper or newer) is bf16 but for the "
+     "products of the blocks."},
     {"threads", DIP_OPT_INT, AT(threads), "0", 0, 4096, NULL, false, "N",
      "Threads that compute; 0: one a core. Changes the speed, never the result."},
+    {"memory", DIP_OPT_STRING, AT(memory), "0", 0, 0, NULL, false, "SIZE",
+     "What training may use of the device's memory, as 40G or 512M; 0: what a GPU has, on a CPU no "
+     "limit."},
+    {"recompute", DIP_OPT_CHOICE, AT(recompute), "auto", 0, 0, "auto|none|mlp|block", false, "WHAT",
+     "Activations that backward computes again instead of keeping them: mlp forgets what is cheap, "
+     "block all but each layer's input. auto: the first of none, mlp, block that fits into "
+     "--memory."},
+    {"pad-captions", DIP_OPT_BOOL, AT(pad_captions), "false", 0, 0, NULL, false, NULL,
+     "Compute every caption at the full context length, as other programs do. For comparisons: the "
+     "result is the same."},
+    {"all-rows", DIP_OPT_BOOL, AT(all_rows), "false", 0, 0, NULL, false, NULL,
+     "Compute rows of the last layer that nobody reads, as other programs do. For comparisons: the "
+     "result is the same."},
+    {"cuda-graphs", DIP_OPT_BOOL, AT(cuda_graphs), "true", 0, 0, NULL, false, NULL,
+     "On a GPU: record a step once and replay it. --no-cuda-graphs launches every operation."},
     {"print-memory", DIP_OPT_BOOL, AT(print_memory), "false", 0, 0, NULL, false, NULL,
      "Print the memory plan, a row a region, before training."},
 
@@ -129,6 +148,22 @@ static void mistake(char *list, size_t n, const char *text)
     snprintf(list + used, n - used, "%s%s", used ? "\n" : "", text);
 }
 
+dip_status dip_memory_parse(size_t *n_bytes, const char *text)
+{
+    static const char units[] = "KMGT";
+    char *end = "";
+    double value = text[0] >= '0' && text[0] <= '9' ? strtod(text, &end) : -1;
+    if (value >= 0 && *end) {
+        const char *unit = strchr(units, toupper((unsigned char)*end));
+        for (const char *at = units; unit && at <= unit; at++) value *= 1024;
+        if (!unit || end[1]) value = -1;
+    }
+    if (!(value >= 0 && value <= BIG))
+        return dip_fail(DIP_CONFIG, "--memory '%s' is not a size such as 40G, 512M or 0", text);
+    *n_bytes = (size_t)value;
+    return DIP_OK;
+}
+
 dip_status dip_train_options_check(const dip_train_options *o)
 {
     char list[2048] = "", line[512];
@@ -143,6 +178,9 @@ dip_status dip_train_options_check(const dip_train_options *o)
         snprintf(line, sizeof line, "--loss '%s' is not known; known: %s", o->loss, all[0]->name);
         mistake(list, sizeof list, line);
     }
+    size_t n_bytes;
+    if (dip_device_check_name(o->device) != DIP_OK) mistake(list, sizeof list, dip_error());
+    if (dip_memory_parse(&n_bytes, o->memory) != DIP_OK) mistake(list, sizeof list, dip_error());
     if (o->image_std == 0) mistake(list, sizeof list, "--image-std 0 would divide by zero");
     if (o->zeroshot_data && (!o->classnames || !o->templates))
         mistake(list, sizeof list, "--zeroshot-data needs --classnames FILE and --templates FILE");

@@ -5,6 +5,7 @@
 #define DIP_TRAIN_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/config.h"
@@ -29,7 +30,9 @@ typedef struct dip_train_options {
     /* machine */
     char *device, *precision;
     int64_t threads;
-    bool print_memory;
+    char *memory;    /* dip_memory_parse */
+    char *recompute; /* auto|none|mlp|block */
+    bool print_memory, pad_captions, all_rows, cuda_graphs;
     /* run folder */
     char *logs, *name, *resume;
     dip_string_list resume_changes;
@@ -44,5 +47,8 @@ extern const dip_option_table dip_train_option_table;
 /* What the table's rows cannot say: things that depend on one another (warm-up within the run,
  * class names for zero-shot, ...). All mistakes at once. DIP_CONFIG. */
 dip_status dip_train_options_check(const dip_train_options *options);
+
+/* "40G", "512M", "1.5T", "65536": bytes, K M G T being powers of 1024. DIP_CONFIG. */
+dip_status dip_memory_parse(size_t *n_bytes, const char *text);
 
 #endif

@@ -1,116 +1,47 @@
 #include "train/step.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "train/fp8.h"
+#include "train/memory.h"
+
 /* ---- life cycle ------------------------------------------------------------------------ */
 
-enum {
-    MASTER,
-    VALUES,
-    GRADS, /* [n_values]: float, T, float */
-    U,
-    V,
-    D_U,
-    D_V,
-    D_SCALE,
-    STATS,  /* float [B, E] four times, [1], the loss's own */
-    GROUP,  /* int32 [B] */
-    IMAGES, /* u8 [micro_batch, size, size, 3] */
-    N_REGIONS = DIP_STEP_REGIONS
-};
-
-static void *allocate_on(void *context, size_t n_bytes)
+/* What the device writes to and reads from beside the host. */
+static dip_status allocate_host(dip_step *step)
 {
-    const dip_device *device = context;
-    void *pointer;
-    return device->allocate(device, &pointer, n_bytes) == DIP_OK ? pointer : NULL;
-}
-
-static void release_on(void *context, void *pointer)
-{
-    const dip_device *device = context;
-    device->release(device, pointer);
-}
-
-/* Everything a step needs, booked by name. */
-static dip_status plan_step(dip_step *step)
-{
-    const dip_clip *clip = step->clip;
-    const dip_exec *exec = &step->exec;
-    const dip_step_options *options = &step->options;
-    const size_t n = (size_t)clip->table.n_values, t = dip_dtype_bytes(options->dtype);
-    const size_t micro = (size_t)options->micro_batch, b = micro * (size_t)options->n_micro;
-    const size_t e = (size_t)clip->config.embed_dim, f = sizeof(float);
-    const size_t side = (size_t)clip->config.vision.image_size;
-    size_t workspace = options->loss->workspace(exec, (int64_t)b, (int64_t)e);
-    for (int i = 0; i < N_REGIONS; i++) step->regions[i] = -1;
-#define BOOK(which, space, bytes)                                                                  \
-    step->regions[which] = dip_plan_book(step->plan, #which, space, bytes)
-    BOOK(MASTER, DIP_SPACE_PARAM, n * f);
-    if (options->dtype != DIP_F32) BOOK(VALUES, DIP_SPACE_PARAM, n * t);
-    BOOK(GRADS, DIP_SPACE_GRAD, n * f);
-    dip_optimizer_plan(&step->optimizer, step->plan, &clip->table);
-    BOOK(U, DIP_SPACE_SAVED, b * e * f);
-    BOOK(V, DIP_SPACE_SAVED, b * e * f);
-    BOOK(D_U, DIP_SPACE_SAVED, b * e * f);
-    BOOK(D_V, DIP_SPACE_SAVED, b * e * f);
-    BOOK(D_SCALE, DIP_SPACE_SAVED, f);
-    BOOK(STATS, DIP_SPACE_SAVED, (size_t)options->loss->stats_floats((int64_t)b) * f);
-    BOOK(GROUP, DIP_SPACE_SAVED, b * sizeof(int32_t));
-    BOOK(IMAGES, DIP_SPACE_SAVED, micro * side * side * 3);
-#undef BOOK
-    /* The towers never compute at the same time: their scratch is the same memory. */
-    const size_t mark = dip_plan_mark(step->plan);
-    DIP_TRY(dip_vision_plan(&step->vision_pass, &clip->vision, step->plan, exec,
-                            options->micro_batch, true, &workspace));
-    dip_plan_release(step->plan, mark);
-    DIP_TRY(dip_text_plan(&step->text_pass, &clip->text, step->plan, exec, options->micro_batch,
-                          true, &workspace));
-    dip_plan_release(step->plan, mark);
-    DIP_TRY(dip_plan_allocate(step->plan));
-    return dip_exec_reserve(&step->exec, workspace);
-}
-
-static void bind_step(dip_step *step)
-{
-    void *at[N_REGIONS];
-    for (int i = 0; i < N_REGIONS; i++) at[i] = dip_plan_ptr(step->plan, step->regions[i]);
-    step->params = (dip_param_set){.table = &step->clip->table,
-                                   .dtype = step->options.dtype,
-                                   .master = at[MASTER],
-                                   .grads = at[GRADS],
-                                   .values = at[VALUES] ? at[VALUES] : at[MASTER]};
-    step->u = at[U];
-    step->v = at[V];
-    step->d_u = at[D_U];
-    step->d_v = at[D_V];
-    step->d_logit_scale = at[D_SCALE];
-    step->loss_stats = at[STATS];
-    step->group = at[GROUP];
-    step->images = at[IMAGES];
-    dip_optimizer_bind(&step->optimizer, step->plan);
-    dip_vision_bind(step->vision_pass, step->plan);
-    dip_text_bind(step->text_pass, step->plan);
+    const dip_device *device = step->exec.device;
+    const size_t outcomes = DIP_N_SLOTS * sizeof *step->outcomes;
+    void *host;
+    step->micro_offsets =
+        malloc(((size_t)step->options.micro_batch + 1) * sizeof *step->micro_offsets);
+    if (!step->micro_offsets)
+        return dip_fail(DIP_NOMEM, "no memory for %lld offsets",
+                        (long long)step->options.micro_batch);
+    DIP_TRY(device->allocate_host(device, &host, outcomes + DIP_N_SLOTS * sizeof *step->rates));
+    step->outcomes = host;
+    step->rates = (double *)((char *)host + outcomes);
+    return DIP_OK;
 }
 
 dip_status dip_step_open(dip_step *step, const dip_clip *clip, const dip_step_options *options)
 {
     dip_status status;
-    *step = (dip_step){.clip = clip, .options = *options, .optimizer = options->optimizer};
+    *step = (dip_step){
+        .clip = clip,
+        .options = *options,
+        .optimizer = {.hyper = options->optimizer, .logit_scale = clip->logit_scale},
+    };
     DIP_TRY_GOTO(dip_exec_open(&step->exec, options->device, options->dtype, options->n_threads));
-    const dip_memory_source source = {allocate_on, release_on, (void *)step->exec.device,
-                                      step->exec.device->alignment, step->exec.device->is_host};
-    DIP_TRY_GOTO(dip_plan_init(&step->plan, &source));
-    DIP_TRY_GOTO(plan_step(step));
-    step->micro_offsets = malloc(((size_t)options->micro_batch + 1) * sizeof(int32_t));
-    if (!step->micro_offsets) {
-        status = dip_fail(DIP_NOMEM, "no memory for %lld offsets", (long long)options->micro_batch);
-        goto fail;
-    }
-    bind_step(step);
+    step->n_slots = step->exec.device->is_host ? 1 : DIP_N_SLOTS;
+    DIP_TRY_GOTO(dip_step_allocate(step));
+    if (options->fp8) DIP_TRY_GOTO(dip_step_use_fp8(step));
+    DIP_TRY_GOTO(allocate_host(step));
+    DIP_TRY_GOTO(dip_optimizer_reset(&step->exec, &step->optimizer, &clip->table));
     return DIP_OK;
 fail:
     dip_step_close(step);
@@ -119,6 +50,12 @@ fail:
 
 void dip_step_close(dip_step *step)
 {
+    const dip_device *device = step->exec.device;
+    if (device) {
+        if (step->n_passes > 0) device->synchronize(&step->exec); /* who knows where it stopped */
+        dip_graphs_free(&step->graphs, &step->exec);
+        if (step->outcomes) device->release_host(device, step->outcomes);
+    }
     dip_vision_pass_free(step->vision_pass);
     dip_text_pass_free(step->text_pass);
     dip_plan_free(step->plan);
@@ -149,7 +86,7 @@ dip_status dip_step_init_weights(dip_step *step, uint64_t seed)
     return status;
 }
 
-/* ---- parts of a step ------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------ */
 
 static double now_ms(void)
 {
@@ -158,159 +95,286 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
-/* Milliseconds since *mark, which moves to now. */
-static double lap(double *mark)
+/* A part of a step has been called. Where that means that it has run, or somebody wants to know
+ * enough to wait: add the milliseconds since the part before. */
+static dip_status lap(dip_step *step, dip_flight *flight, double *part_ms)
 {
-    const double now = now_ms(), passed = now - *mark;
-    *mark = now;
-    return passed;
-}
-
-/* Image features of pairs first .. first + n - 1 of the batch, saved for backward. */
-static dip_status image_features(dip_step *step, const dip_batch *batch, int64_t first, int64_t n)
-{
-    const dip_preprocess *pre = &step->clip->config.preprocess;
-    const int64_t side = step->clip->config.vision.image_size, pixels = side * side * 3;
-    dip_exec *exec = &step->exec;
-    DIP_TRY(exec->device->upload(exec, step->images, batch->images + first * pixels,
-                                 (size_t)(n * pixels)));
-    return dip_vision_forward(exec, &step->clip->vision, &step->params, step->vision_pass,
-                              step->u + first * step->clip->config.embed_dim, step->images, n,
-                              pre->mean, pre->std);
-}
-
-static dip_status text_features(dip_step *step, const dip_batch *batch, int64_t first, int64_t n)
-{
-    const int32_t begin = batch->offsets[first];
-    for (int64_t i = 0; i <= n; i++) step->micro_offsets[i] = batch->offsets[first + i] - begin;
-    return dip_text_forward(&step->exec, &step->clip->text, &step->params, step->text_pass,
-                            step->v + first * step->clip->config.embed_dim, batch->tokens + begin,
-                            step->micro_offsets, n);
-}
-
-dip_status dip_step_logit_scale(dip_step *step, float *log_scale)
-{
-    const int64_t at = step->clip->table.params[step->clip->logit_scale].offset;
-    return step->exec.device->download(&step->exec, log_scale, step->params.master + at,
-                                       sizeof *log_scale);
-}
-
-/* Features of the whole batch -> loss and d_u, d_v, d_logit_scale. */
-static dip_status loss_and_gradients(dip_step *step, const dip_batch *batch, double *loss)
-{
-    dip_exec *exec = &step->exec;
-    const int64_t b = batch->n;
-    dip_loss_input in = {.u = step->u,
-                         .v = step->v,
-                         .batch = b,
-                         .embed = step->clip->config.embed_dim,
-                         .duplicates = step->options.duplicates};
-    dip_loss_output out = {.d_u = step->d_u,
-                           .d_v = step->d_v,
-                           .stats = step->loss_stats,
-                           .d_logit_scale = step->d_logit_scale};
-    DIP_TRY(dip_step_logit_scale(step, &in.logit_scale));
-    if (step->options.duplicates != DIP_DUP_NEGATIVE) {
-        DIP_TRY(exec->device->upload(exec, step->group, batch->group, (size_t)b * sizeof(int32_t)));
-        in.group = step->group;
-    }
-    DIP_TRY(step->options.loss->forward_backward(exec, &out, &in));
-    *loss = out.loss;
+    const dip_device *device = step->exec.device;
+    if (!device->is_host && !step->options.time_parts) return DIP_OK;
+    DIP_TRY(device->synchronize(&step->exec));
+    const double now = now_ms();
+    *part_ms += now - flight->mark_ms;
+    flight->mark_ms = now;
     return DIP_OK;
 }
 
-static dip_status backward(dip_step *step, int64_t first)
+/* ---- inputs ---------------------------------------------------------------------------- */
+
+/* Pairs first .. first + n - 1 of the batch, images or texts or both, into a slot's buffers. */
+static dip_status bring_images(dip_step *step, int slot, const dip_batch *batch, int64_t first,
+                               int64_t n, dip_text_copy_fn *copy)
+{
+    const int64_t side = step->clip->config.vision.image_size, pixels = side * side * 3;
+    return copy(&step->exec, step->inputs[slot].images, batch->images + first * pixels,
+                (size_t)(n * pixels));
+}
+
+static dip_status bring_texts(dip_step *step, int slot, const dip_batch *batch, int64_t first,
+                              int64_t n, dip_text_copy_fn *copy)
+{
+    const int32_t begin = batch->offsets[first];
+    for (int64_t i = 0; i <= n; i++) step->micro_offsets[i] = batch->offsets[first + i] - begin;
+    return dip_text_stage(&step->exec, &step->clip->text, step->text_pass, &step->inputs[slot].text,
+                          slot, batch->tokens + begin, step->micro_offsets, n, copy);
+}
+
+/* What the whole step needs lies in the slot of its first micro-batch. */
+static dip_status stage_step(dip_step *step, int slot, const dip_batch *batch, double lr)
+{
+    const dip_device *device = step->exec.device;
+    step->rates[slot] = lr;
+    DIP_TRY(device->stage(&step->exec, step->inputs[slot].lr, &step->rates[slot], sizeof lr));
+    if (step->options.duplicates == DIP_DUP_NEGATIVE) return DIP_OK;
+    return device->stage(&step->exec, step->inputs[slot].group, batch->group,
+                         (size_t)batch->n * sizeof(int32_t));
+}
+
+/* Bring micro-batch i to the next slot, while what was called before is computed. With `lr`: and
+ * what the whole step needs. */
+static dip_status stage(dip_step *step, int *slot, const dip_batch *batch, int64_t i,
+                        const double *lr)
+{
+    const dip_device *device = step->exec.device;
+    const int64_t micro = step->options.micro_batch;
+    *slot = (int)(step->n_passes++ % step->n_slots);
+    DIP_TRY(device->stage_begin(&step->exec, *slot));
+    DIP_TRY(bring_images(step, *slot, batch, i * micro, micro, device->stage));
+    DIP_TRY(bring_texts(step, *slot, batch, i * micro, micro, device->stage));
+    if (lr) DIP_TRY(stage_step(step, *slot, batch, *lr));
+    return device->stage_end(&step->exec, *slot);
+}
+
+/* The micro-batch in *slot has been called; go on with micro-batch i. */
+static dip_status next(dip_step *step, int *slot, const dip_batch *batch, int64_t i)
+{
+    DIP_TRY(step->exec.device->step_end(&step->exec, *slot, NULL, NULL, 0));
+    return stage(step, slot, batch, i, NULL);
+}
+
+/* ---- parts of a step ------------------------------------------------------------------- */
+
+/* Features of n pairs in a slot, which are pairs first .. first + n - 1 of the batch. */
+static dip_status image_features(dip_step *step, int slot, int64_t first, int64_t n)
+{
+    const dip_preprocess *pre = &step->clip->config.preprocess;
+    return dip_vision_forward(&step->exec, &step->clip->vision, &step->params, step->vision_pass,
+                              step->u + first * step->clip->config.embed_dim,
+                              step->inputs[slot].images, n, pre->mean, pre->std);
+}
+
+static dip_status text_features(dip_step *step, int slot, int64_t first)
+{
+    return dip_text_forward(&step->exec, &step->clip->text, &step->params, step->text_pass,
+                            step->v + first * step->clip->config.embed_dim,
+                            &step->inputs[slot].text);
+}
+
+/* Features of the whole batch -> loss and d_u, d_v, d_logit_scale. */
+static dip_status loss_and_gradients(dip_step *step, int slot)
+{
+    const dip_step_options *options = &step->options;
+    const bool grouped = options->duplicates != DIP_DUP_NEGATIVE;
+    const dip_loss_input in = {.u = step->u,
+                               .v = step->v,
+                               .batch = options->micro_batch * options->n_micro,
+                               .embed = step->clip->config.embed_dim,
+                               .group = grouped ? step->inputs[slot].group : NULL,
+                               .duplicates = options->duplicates,
+                               .log_scale = step->log_scale};
+    dip_loss_output out = {.d_u = step->d_u,
+                           .d_v = step->d_v,
+                           .d_logit_scale = step->d_logit_scale,
+                           .stats = step->loss_stats,
+                           .loss = step->loss};
+    return options->loss->forward_backward(&step->exec, &out, &in);
+}
+
+static dip_status backward(dip_step *step, int slot, int64_t first)
 {
     const int64_t at = first * step->clip->config.embed_dim;
     dip_exec *exec = &step->exec;
     DIP_TRY(dip_vision_backward(exec, &step->clip->vision, &step->params, step->vision_pass,
                                 step->d_u + at));
     return dip_text_backward(exec, &step->clip->text, &step->params, step->text_pass,
-                             step->d_v + at);
+                             step->d_v + at, &step->inputs[slot].text);
 }
 
-/* open_clip clamps the parameter to [0, ln 100] after every step. */
-static dip_status clamp_logit_scale(dip_step *step, float *log_scale)
+/* Gradients -> parameters; and what is to be said about the step, for step_end to fetch. */
+static dip_status update(dip_step *step, int first_slot, int last_slot)
 {
+    const dip_device *device = step->exec.device;
     dip_exec *exec = &step->exec;
-    const int64_t at = step->clip->table.params[step->clip->logit_scale].offset;
-    const float limit = 4.6051702f; /* ln 100 */
-    DIP_TRY(dip_step_logit_scale(step, log_scale));
-    const float clamped = fminf(fmaxf(*log_scale, 0.0f), limit);
-    if (clamped == *log_scale) return DIP_OK;
-    *log_scale = clamped;
-    DIP_TRY(exec->device->upload(exec, step->params.master + at, log_scale, sizeof clamped));
-    if (step->options.dtype == DIP_F32) return DIP_OK;
-    return exec->ops->cast_from_float(exec, (dip_bf16 *)step->params.values + at,
-                                      step->params.master + at, 1);
+    dip_step_outcome *after = step->inputs[last_slot].after;
+    DIP_TRY(dip_optimizer_step(exec, &step->optimizer, &step->params, step->inputs[first_slot].lr,
+                               step->loss));
+    DIP_TRY(device->copy(exec, &after->update, step->optimizer.update, sizeof after->update));
+    return device->copy(exec, &after->log_scale, step->log_scale, sizeof after->log_scale);
 }
 
 /* ---- the step -------------------------------------------------------------------------- */
 
-dip_status dip_step_run(dip_step *step, dip_step_result *result, const dip_batch *batch, double lr)
+/* From micro-batch 0 in flight->slot to the outcome, which is left in flight->slot. With one
+ * micro-batch nothing here but calls of ops, so that they can be recorded. */
+static dip_status compute(dip_step *step, dip_flight *flight, const dip_batch *batch)
 {
     const int64_t micro = step->options.micro_batch, n_micro = step->options.n_micro;
+    const dip_device *device = step->exec.device;
     dip_exec *exec = &step->exec;
-    dip_step_times *times = &result->times;
-    double mark = now_ms();
-    *result = (dip_step_result){0};
-    if (batch->n != micro * n_micro)
-        return dip_fail(DIP_CONFIG, "a step planned for %lld pairs was given %lld",
-                        (long long)(micro * n_micro), (long long)batch->n);
+    dip_step_times *times = &flight->times;
+    int *slot = &flight->slot;
+    const int first_slot = *slot;
 
     /* features of every micro-batch; those of the last stay ready for backward */
     for (int64_t i = 0; i < n_micro; i++) {
-        DIP_TRY(image_features(step, batch, i * micro, micro));
-        times->image_ms += lap(&mark);
-        DIP_TRY(text_features(step, batch, i * micro, micro));
-        times->text_ms += lap(&mark);
+        if (i > 0) DIP_TRY(next(step, slot, batch, i));
+        DIP_TRY(image_features(step, *slot, i * micro, micro));
+        DIP_TRY(lap(step, flight, &times->image_ms));
+        DIP_TRY(text_features(step, *slot, i * micro));
+        DIP_TRY(lap(step, flight, &times->text_ms));
     }
 
-    DIP_TRY(loss_and_gradients(step, batch, &result->loss));
-    times->loss_ms = lap(&mark);
+    DIP_TRY(loss_and_gradients(step, first_slot));
+    DIP_TRY(lap(step, flight, &times->loss_ms));
 
-    DIP_TRY(exec->device->zero(exec, step->params.grads,
-                               (size_t)step->clip->table.n_values * sizeof(float)));
+    DIP_TRY(
+        device->zero(exec, step->params.grads, (size_t)step->clip->table.n_values * sizeof(float)));
     for (int64_t i = n_micro - 1; i >= 0; i--) {
         if (i < n_micro - 1) {
-            DIP_TRY(image_features(step, batch, i * micro, micro));
-            DIP_TRY(text_features(step, batch, i * micro, micro));
+            DIP_TRY(next(step, slot, batch, i));
+            DIP_TRY(image_features(step, *slot, i * micro, micro));
+            DIP_TRY(text_features(step, *slot, i * micro));
         }
-        DIP_TRY(backward(step, i * micro));
+        DIP_TRY(backward(step, *slot, i * micro));
     }
-    DIP_TRY(exec->device->copy(exec, dip_param_grad(&step->params, step->clip->logit_scale),
-                               step->d_logit_scale, sizeof(float)));
-    times->backward_ms = lap(&mark);
+    DIP_TRY(device->copy(exec, dip_param_grad(&step->params, step->clip->logit_scale),
+                         step->d_logit_scale, sizeof(float)));
+    DIP_TRY(lap(step, flight, &times->backward_ms));
 
-    float log_scale;
-    if (isfinite(result->loss)) {
-        DIP_TRY(dip_optimizer_step(exec, &step->optimizer, &step->params, lr, &result->grad_norm,
-                                   &result->applied));
-    } else {
-        result->grad_norm = NAN;
-    }
-    DIP_TRY(clamp_logit_scale(step, &log_scale));
-    if (result->applied) DIP_TRY(dip_optimizer_average(exec, &step->optimizer, &step->params));
-    result->logit_scale = exp((double)log_scale);
-    times->optimizer_ms = lap(&mark);
+    DIP_TRY(update(step, first_slot, *slot));
+    return lap(step, flight, &times->optimizer_ms);
+}
+
+/* Record `compute` of what lies in the flight's slot. */
+static dip_status record(dip_step *step, dip_graph **graph, const dip_flight *flight)
+{
+    const dip_device *device = step->exec.device;
+    dip_exec *exec = &step->exec;
+    dip_flight recorded = *flight;
+    char sentence[1024];
+    DIP_TRY(device->capture_begin(exec));
+    const dip_status status = compute(step, &recorded, NULL);
+    if (status == DIP_OK) return device->capture_end(exec, graph);
+    /* Recording has to end all the same, and the first mistake is the one to tell. */
+    snprintf(sentence, sizeof sentence, "%s", dip_error());
+    if (device->capture_end(exec, graph) == DIP_OK) device->graph_free(exec, *graph);
+    *graph = NULL;
+    return dip_fail(status, "%s", sentence);
+}
+
+static dip_status compute_or_replay(dip_step *step, dip_flight *flight, const dip_batch *batch)
+{
+    const dip_step_options *options = &step->options;
+    const dip_device *device = step->exec.device;
+    const int slot = flight->slot;
+    dip_graph **graph = NULL;
+    if (options->graphs && !options->time_parts && options->n_micro == 1 && device->capture_begin)
+        DIP_TRY(dip_graphs_find(&step->graphs, &step->exec, &graph,
+                                step->inputs[slot].text.sequences.n_rows, slot));
+    if (!graph) return compute(step, flight, batch);
+    if (!*graph) DIP_TRY(record(step, graph, flight));
+    return device->graph_launch(&step->exec, *graph);
+}
+
+dip_status dip_step_submit(dip_step *step, const dip_batch *batch, double lr)
+{
+    const int64_t pairs = step->options.micro_batch * step->options.n_micro;
+    dip_flight flight = {.began_ms = now_ms()};
+    if (batch->n != pairs)
+        return dip_fail(DIP_CONFIG, "a step planned for %lld pairs was given %lld",
+                        (long long)pairs, (long long)batch->n);
+    if (dip_step_in_flight(step) >= dip_step_in_flight_limit(step))
+        return dip_fail(DIP_CONFIG, "%d steps are on their way; no more can be",
+                        dip_step_in_flight(step));
+    DIP_TRY(stage(step, &flight.slot, batch, 0, &lr));
+    flight.mark_ms = step->exec.device->is_host ? flight.began_ms : now_ms();
+    DIP_TRY(compute_or_replay(step, &flight, batch));
+    DIP_TRY(step->exec.device->step_end(&step->exec, flight.slot, &step->outcomes[flight.slot],
+                                        step->inputs[flight.slot].after, sizeof *step->outcomes));
+    step->flights[step->n_submitted++ % DIP_N_SLOTS] = flight;
     return DIP_OK;
+}
+
+dip_status dip_step_collect(dip_step *step, dip_step_result *result)
+{
+    const dip_flight *flight = &step->flights[step->n_collected % DIP_N_SLOTS];
+    if (dip_step_in_flight(step) == 0) return dip_fail(DIP_CONFIG, "no step is on its way");
+    DIP_TRY(step->exec.device->step_wait(&step->exec, flight->slot));
+    const dip_step_outcome *outcome = &step->outcomes[flight->slot];
+    const dip_update *applied = &outcome->update;
+    const double now = now_ms();
+    *result = (dip_step_result){.loss = applied->loss,
+                                .grad_norm = isfinite(applied->loss) ? applied->grad_norm : NAN,
+                                .logit_scale = exp((double)outcome->log_scale),
+                                .applied = applied->applied != 0,
+                                .times = flight->times};
+    result->times.step_ms = now - fmax(flight->began_ms, step->collected_ms);
+    step->collected_ms = now;
+    step->n_collected++;
+    return DIP_OK;
+}
+
+int dip_step_in_flight(const dip_step *step)
+{
+    return (int)(step->n_submitted - step->n_collected);
+}
+
+int dip_step_in_flight_limit(const dip_step *step)
+{
+    return step->options.time_parts ? 1 : step->n_slots;
+}
+
+dip_status dip_step_run(dip_step *step, dip_step_result *result, const dip_batch *batch, double lr)
+{
+    DIP_TRY(dip_step_submit(step, batch, lr));
+    return dip_step_collect(step, result);
 }
 
 /* ---- evaluation and figures ------------------------------------------------------------ */
 
-dip_status dip_step_encode(dip_step *step, float *u, float *v, const dip_batch *batch)
+static dip_status encode(dip_step *step, float *u, float *v, const dip_batch *batch)
 {
     const size_t bytes = (size_t)(batch->n * step->clip->config.embed_dim) * sizeof(float);
+    const dip_device *device = step->exec.device;
     dip_exec *exec = &step->exec;
     if (u) {
-        DIP_TRY(image_features(step, batch, 0, batch->n));
-        DIP_TRY(exec->device->download(exec, u, step->u, bytes));
+        DIP_TRY(bring_images(step, 0, batch, 0, batch->n, device->upload));
+        DIP_TRY(image_features(step, 0, 0, batch->n));
+        DIP_TRY(device->download(exec, u, step->u, bytes));
     }
     if (v) {
-        DIP_TRY(text_features(step, batch, 0, batch->n));
-        DIP_TRY(exec->device->download(exec, v, step->v, bytes));
+        DIP_TRY(bring_texts(step, 0, batch, 0, batch->n, device->upload));
+        DIP_TRY(text_features(step, 0, 0));
+        DIP_TRY(device->download(exec, v, step->v, bytes));
     }
     return DIP_OK;
+}
+
+dip_status dip_step_encode(dip_step *step, float *u, float *v, const dip_batch *batch)
+{
+    dip_exec_pause_fp8(&step->exec, true);
+    const dip_status status = encode(step, u, v, batch);
+    dip_exec_pause_fp8(&step->exec, false);
+    return status;
 }
 
 double dip_step_flops(const dip_step *step, double mean_length)

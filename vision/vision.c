@@ -3,8 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "nn/stack.h"
-
 /* ---- description ----------------------------------------------------------------------- */
 
 dip_status dip_vision_init(dip_vision *tower, const dip_vision_config *config, int embed_dim,
@@ -91,10 +89,10 @@ enum {
 struct dip_vision_pass {
     dip_stack_pass stack;
     int64_t max_images, n_images;
-    bool save, index_uploaded;
+    int32_t length; /* rows of an image */
+    bool save;
     dip_region regions[N_BUFFERS];
     void *buffer[N_BUFFERS];
-    int32_t *host_index; /* [2 max_images + 1]: offsets, then class rows */
 };
 
 /* Class-token pooling reads one row of the last block; averaging reads them all. */
@@ -110,7 +108,7 @@ static bool norms_all_tokens(const dip_vision *tower)
 }
 
 dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_plan *plan,
-                           const dip_exec *exec, int64_t max_images, bool save,
+                           const dip_exec *exec, int64_t max_images, dip_pass_options options,
                            size_t *workspace_bytes)
 {
     dip_vision_pass *pass = calloc(1, sizeof *pass);
@@ -122,8 +120,10 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
     const size_t e = (size_t)tower->embed_dim,
                  patch = 3 * (size_t)(config->patch_size * config->patch_size);
     const size_t rows = b * (n + 1), norm_rows = norms_all_tokens(tower) ? rows : b;
+    const bool save = options.save;
     const dip_space space = save ? DIP_SPACE_SAVED : DIP_SPACE_SCRATCH;
     pass->max_images = max_images;
+    pass->length = tower->n_patches + 1;
     pass->save = save;
     for (int i = 0; i < N_BUFFERS; i++) pass->regions[i] = -1;
     if (rows > INT32_MAX) {
@@ -131,12 +131,6 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
         *out = NULL;
         return dip_fail(DIP_CONFIG, "%lld images of %d patches at once are too many",
                         (long long)max_images, tower->n_patches);
-    }
-    pass->host_index = malloc((2 * b + 1) * sizeof *pass->host_index);
-    if (!pass->host_index) {
-        dip_vision_pass_free(pass);
-        *out = NULL;
-        return dip_fail(DIP_NOMEM, "no memory for a pass of the image tower");
     }
 
 #define BOOK(which, space_, bytes)                                                                 \
@@ -165,7 +159,7 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
 #undef BOOK
     dip_status status =
         dip_stack_plan(&pass->stack, tower->blocks, config->layers, plan, exec, (int64_t)rows,
-                       pools_class_token(tower) ? max_images : 0, save, "vision");
+                       pools_class_token(tower) ? max_images : 0, options, "vision");
     if (status != DIP_OK) {
         dip_vision_pass_free(pass);
         *out = NULL;
@@ -184,44 +178,44 @@ dip_status dip_vision_plan(dip_vision_pass **out, const dip_vision *tower, dip_p
     return DIP_OK;
 }
 
-void dip_vision_bind(dip_vision_pass *pass, const dip_plan *plan)
+/* Offsets and class rows are the same for every batch: a shorter batch uses their beginning. */
+static dip_status upload_index(dip_exec *exec, dip_vision_pass *pass)
+{
+    const size_t n = (size_t)pass->max_images;
+    int32_t *starts = malloc((n + 1) * sizeof *starts);
+    dip_status status;
+    if (!starts) return dip_fail(DIP_NOMEM, "no memory for the offsets of %zu images", n);
+    for (size_t i = 0; i <= n; i++) starts[i] = (int32_t)i * pass->length;
+    DIP_TRY_GOTO(
+        exec->device->upload(exec, pass->buffer[OFFSETS], starts, (n + 1) * sizeof *starts));
+    DIP_TRY_GOTO(exec->device->upload(exec, pass->buffer[CLASS_ROWS], starts, n * sizeof *starts));
+fail:
+    free(starts);
+    return status;
+}
+
+dip_status dip_vision_bind(dip_exec *exec, dip_vision_pass *pass, const dip_plan *plan)
 {
     for (int i = 0; i < N_BUFFERS; i++) pass->buffer[i] = dip_plan_ptr(plan, pass->regions[i]);
     dip_stack_bind(&pass->stack, plan);
+    return upload_index(exec, pass);
 }
 
 void dip_vision_pass_free(dip_vision_pass *pass)
 {
     if (!pass) return;
     dip_stack_free(&pass->stack);
-    free(pass->host_index);
     free(pass);
 }
 
 /* ---- forward --------------------------------------------------------------------------- */
 
-static dip_sequences sequences_of(const dip_vision *tower, const dip_vision_pass *pass)
+static dip_sequences sequences_of(const dip_vision_pass *pass)
 {
-    const int64_t length = tower->n_patches + 1;
     return (dip_sequences){.offsets = pass->buffer[OFFSETS],
                            .n_sequences = pass->n_images,
-                           .n_rows = pass->n_images * length,
-                           .max_length = length};
-}
-
-/* Offsets and class rows are the same for every batch: a shorter batch uses their beginning. */
-static dip_status upload_index(dip_exec *exec, const dip_vision *tower, dip_vision_pass *pass)
-{
-    if (pass->index_uploaded) return DIP_OK;
-    const int64_t b = pass->max_images;
-    const int32_t length = tower->n_patches + 1;
-    for (int64_t i = 0; i <= b; i++) pass->host_index[i] = (int32_t)i * length;
-    DIP_TRY(exec->device->upload(exec, pass->buffer[OFFSETS], pass->host_index,
-                                 (size_t)(b + 1) * sizeof(int32_t)));
-    DIP_TRY(exec->device->upload(exec, pass->buffer[CLASS_ROWS], pass->host_index,
-                                 (size_t)b * sizeof(int32_t)));
-    pass->index_uploaded = true;
-    return DIP_OK;
+                           .n_rows = pass->n_images * pass->length,
+                           .max_length = pass->length};
 }
 
 dip_status dip_vision_forward(dip_exec *exec, const dip_vision *tower, const dip_param_set *params,
@@ -237,8 +231,7 @@ dip_status dip_vision_forward(dip_exec *exec, const dip_vision *tower, const dip
         return dip_fail(DIP_CONFIG, "%lld images in a pass planned for %lld", (long long)n_images,
                         (long long)pass->max_images);
     pass->n_images = n_images;
-    DIP_TRY(upload_index(exec, tower, pass));
-    const dip_sequences sequences = sequences_of(tower, pass);
+    const dip_sequences sequences = sequences_of(pass);
 #define P(field) dip_param_value(params, tower->field)
 
     const dip_image_shape shape = {n_images, config->image_size, config->image_size,
@@ -297,7 +290,7 @@ dip_status dip_vision_backward(dip_exec *exec, const dip_vision *tower, const di
     const dip_vision_config *config = &tower->config;
     const int64_t b = pass->n_images, n = tower->n_patches, c = config->width, e = tower->embed_dim;
     const int64_t rows = b * (n + 1), patch = 3 * config->patch_size * config->patch_size;
-    const dip_sequences sequences = sequences_of(tower, pass);
+    const dip_sequences sequences = sequences_of(pass);
     const dip_matmul_shape proj = {b, c, e, DIP_IN_OUT};
     void *const *buffer = pass->buffer;
 #define G(field) dip_param_grad(params, tower->field)

@@ -8,7 +8,7 @@
  *
  * Usage:   dip_vision_init adds the parameters to a table; dip_vision_plan books the memory of
  *          one pass; dip_vision_bind after the plan is allocated; then forward, and backward if
- *          the pass was planned with save != 0.
+ *          the pass was planned to save. Both only call ops: they can be recorded.
  * Errors:  DIP_NOMEM, and whatever an op reports.                                          */
 #ifndef DIP_VISION_VISION_H
 #define DIP_VISION_VISION_H
@@ -18,8 +18,8 @@
 
 #include "core/plan.h"
 #include "kernels/ops.h"
-#include "nn/block.h"
 #include "nn/params.h"
+#include "nn/stack.h"
 
 typedef enum dip_vision_pool { DIP_POOL_TOK, DIP_POOL_AVG } dip_vision_pool;
 
@@ -51,9 +51,9 @@ void dip_vision_free(dip_vision *tower); /* a zeroed struct is fine */
 typedef struct dip_vision_pass dip_vision_pass;
 
 dip_status dip_vision_plan(dip_vision_pass **pass, const dip_vision *tower, dip_plan *plan,
-                           const dip_exec *exec, int64_t max_images, bool save,
+                           const dip_exec *exec, int64_t max_images, dip_pass_options options,
                            size_t *workspace_bytes);
-void dip_vision_bind(dip_vision_pass *pass, const dip_plan *plan);
+dip_status dip_vision_bind(dip_exec *exec, dip_vision_pass *pass, const dip_plan *plan);
 void dip_vision_pass_free(dip_vision_pass *pass); /* accepts NULL */
 
 /* images u8 [n, size, size, 3] on the device -> features [n, E] float, unit length. */

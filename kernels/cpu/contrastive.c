@@ -11,13 +11,11 @@ size_t dip_reference_contrastive_workspace(const dip_exec *exec, dip_contrastive
     return (size_t)shape.batch * sizeof(double); /* backward: a row's part of d_log_scale */
 }
 
-static float logit(const float *u, const float *v, int64_t i, int64_t j,
-                   dip_contrastive_shape shape)
+static float logit(const float *u, const float *v, int64_t i, int64_t j, int64_t embed, float scale)
 {
     float sum = 0.0f;
-    for (int64_t e = 0; e < shape.embed; e++)
-        sum += u[i * shape.embed + e] * v[j * shape.embed + e];
-    return shape.scale * sum;
+    for (int64_t e = 0; e < embed; e++) sum += u[i * embed + e] * v[j * embed + e];
+    return scale * sum;
 }
 
 static int same_group(int64_t i, int64_t j, dip_contrastive_shape shape)
@@ -79,7 +77,8 @@ static float gradient(float l_ij, const float *row_lse, const float *col_lse, in
 dip_status OP(contrastive_forward)(dip_exec *exec, float *row_lse, float *col_lse, float *target,
                                    const float *u, const float *v, dip_contrastive_shape shape)
 {
-    const int64_t batch = shape.batch;
+    const int64_t batch = shape.batch, embed = shape.embed;
+    const float scale = expf(*shape.log_scale);
     const int n_threads = threads_for(exec, contrastive_work(shape));
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t i = 0; i < batch; i++) {
@@ -87,9 +86,9 @@ dip_status OP(contrastive_forward)(dip_exec *exec, float *row_lse, float *col_ls
         float positives = 0.0f;
         for (int64_t j = 0; j < batch; j++) {
             if (is_masked(i, j, shape)) continue;
-            float l_ij = logit(u, v, i, j, shape);
+            float l_ij = logit(u, v, i, j, embed, scale);
             lse_add(&row, l_ij);
-            lse_add(&col, logit(u, v, j, i, shape));
+            lse_add(&col, logit(u, v, j, i, embed, scale));
             if (is_positive(i, j, shape)) positives += l_ij;
         }
         row_lse[i] = row.largest + logf(row.sum);
@@ -99,11 +98,26 @@ dip_status OP(contrastive_forward)(dip_exec *exec, float *row_lse, float *col_ls
     return DIP_OK;
 }
 
+dip_status OP(contrastive_loss)(dip_exec *exec, double *loss, const float *row_lse,
+                                const float *col_lse, const float *target, int64_t batch)
+{
+    double rows = 0.0, cols = 0.0, targets = 0.0;
+    (void)exec;
+    for (int64_t i = 0; i < batch; i++) {
+        rows += (double)row_lse[i];
+        cols += (double)col_lse[i];
+        targets += (double)target[i];
+    }
+    *loss = batch > 0 ? ((rows + cols) / 2.0 - targets) / (double)batch : 0.0;
+    return DIP_OK;
+}
+
 dip_status OP(contrastive_backward)(dip_exec *exec, float *d_u, float *d_v, float *d_log_scale,
                                     const float *u, const float *v, const float *row_lse,
                                     const float *col_lse, dip_contrastive_shape shape)
 {
     const int64_t batch = shape.batch, embed = shape.embed;
+    const float scale = expf(*shape.log_scale);
     DIP_TRY(dip_reference_need(exec, "contrastive_backward",
                                dip_reference_contrastive_workspace(exec, shape)));
     double *row_sums = exec->workspace;
@@ -117,7 +131,7 @@ dip_status OP(contrastive_backward)(dip_exec *exec, float *d_u, float *d_v, floa
         double row_sum = 0.0;
         for (int64_t e = 0; e < embed; e++) d_u_row[e] = d_v_row[e] = 0.0f;
         for (int64_t j = 0; j < batch; j++) {
-            float l_ij = logit(u, v, i, j, shape), l_ji = logit(u, v, j, i, shape);
+            float l_ij = logit(u, v, i, j, embed, scale), l_ji = logit(u, v, j, i, embed, scale);
             float g_ij = gradient(l_ij, row_lse, col_lse, i, j, inv_positives, shape);
             float g_ji = gradient(l_ji, row_lse, col_lse, j, i, inv_positives, shape);
             row_sum += (double)g_ij * (double)l_ij;
@@ -127,8 +141,8 @@ dip_status OP(contrastive_backward)(dip_exec *exec, float *d_u, float *d_v, floa
             }
         }
         for (int64_t e = 0; e < embed; e++) {
-            d_u_row[e] *= shape.scale;
-            d_v_row[e] *= shape.scale;
+            d_u_row[e] *= scale;
+            d_v_row[e] *= scale;
         }
         row_sums[i] = row_sum;
     }

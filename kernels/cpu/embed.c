@@ -70,11 +70,13 @@ dip_status OP(text_embed_forward)(dip_exec *exec, void *out, const int32_t *toke
 
 dip_status OP(text_embed_backward)(dip_exec *exec, float *d_table, float *d_pos, const void *d_out,
                                    const int32_t *tokens, const int32_t *offsets,
-                                   int64_t n_sequences, int64_t n_rows, int64_t vocab, int64_t c)
+                                   const int32_t *order, int64_t n_sequences, int64_t n_rows,
+                                   int64_t vocab, int64_t c)
 {
-    (void)vocab; /* only asserted */
+    (void)order, (void)vocab; /* the latter is only asserted */
     const int n_threads = threads_for(exec, n_rows * c);
-    /* Tokens repeat, so a thread owns columns, not rows, and adds tokens in order. */
+    /* Tokens repeat, so a thread owns columns, not rows, and adds rows in order. Rows that count
+     * for nothing add their zeros. */
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t first = 0; first < c; first += STRIP) {
         const int64_t n_columns = smaller(STRIP, c - first);

@@ -13,6 +13,7 @@ typedef struct contrastive {
     const float *u, *v;
     dip_contrastive_shape shape;
     contrastive_layout at;
+    float scale;
     float *logits, *u_panels, *col_max, *inv_group;
     double *col_sum, *tile_sum;
     char *threads;
@@ -23,6 +24,7 @@ static contrastive contrastive_bind(const dip_exec *exec, const float *u, const 
                                     dip_contrastive_shape shape)
 {
     contrastive x = {.u = u, .v = v, .shape = shape, .at = contrastive_layout_of(shape)};
+    x.scale = expf(*shape.log_scale);
     char *base = exec->workspace;
     x.logits = (float *)(void *)(base + x.at.logits);
     x.u_panels = (float *)(void *)(base + x.at.u_panels);
@@ -87,7 +89,7 @@ static void make_logits(const contrastive *x, int64_t top, int64_t n_rows, int64
 {
     const int64_t embed = x->shape.embed, width = x->at.width;
     float *v_t = thread_part(x, x->at.v_t), *tile = x->logits + left;
-    const vec scale = vec_all(x->shape.scale);
+    const vec scale = vec_all(x->scale);
     transpose_tile(v_t, x, left);
     for (int64_t e = 0; e < embed; e += EMBED_BLOCK)
         product(tile, width, (strided){x->u + top * embed + e, embed, 1}, v_t + e * TILE, TILE,
@@ -293,7 +295,7 @@ static dip_status backward(dip_exec *exec, float *d_u, float *d_v, float *d_log_
                            dip_vector_contrastive_workspace(exec, shape)));
     const contrastive x = contrastive_bind(exec, u, v, shape);
     const int64_t batch = shape.batch, embed = shape.embed, n_panels = x.at.n_panels;
-    const float factor = (float)((double)shape.scale / (2.0 * (double)batch));
+    const float factor = (float)((double)x.scale / (2.0 * (double)batch));
     for (int64_t t = 0; t < x.at.n_tiles; t++) x.tile_sum[t] = 0.0;
 #pragma omp parallel num_threads(contrastive_threads(exec, shape))
     {

@@ -91,9 +91,10 @@ static void LOCAL(add_to_two)(float *sum, float *sum2, const T *row, int64_t n)
 
 dip_status OP(text_embed_backward)(dip_exec *exec, float *d_table, float *d_pos, const void *d_out,
                                    const int32_t *tokens, const int32_t *offsets,
-                                   int64_t n_sequences, int64_t n_rows, int64_t vocab, int64_t c)
+                                   const int32_t *order, int64_t n_sequences, int64_t n_rows,
+                                   int64_t vocab, int64_t c)
 {
-    (void)vocab;
+    (void)order, (void)vocab;
     const int n_threads = threads_for(exec, n_rows * c);
     /* Columns are independent of each other, so how they are shared out does not matter. */
     const int64_t share = round_up((c + n_threads - 1) / n_threads, LANES);

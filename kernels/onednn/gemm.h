@@ -20,6 +20,7 @@ dip_matmul_backward_input_fn dip_onednn_matmul_backward_input_f32,
     dip_onednn_matmul_backward_input_bf16;
 dip_matmul_backward_weight_fn dip_onednn_matmul_backward_weight_f32,
     dip_onednn_matmul_backward_weight_bf16;
+dip_activation_forward_fn dip_onednn_activation_forward_f32, dip_onednn_activation_forward_bf16;
 
 /* Bytes that any of the three products of a shape up to this one may need. */
 size_t dip_onednn_matmul_workspace_f32(const dip_exec *exec, dip_matmul_shape shape);

@@ -158,6 +158,8 @@ typedef void dip_gemm_finish_fn(const dip_gemm_rows_job *job, dip_dtype dtype, c
                                 int64_t row);
 dip_gemm_finish_fn dip_gemm_finish_base, dip_gemm_finish_avx2, dip_gemm_finish_avx512;
 
+dip_gemm_finish_fn *dip_gemm_finish_for_cpu(void); /* gemm_sgemm.c */
+
 /* gemm_sgemm.c: the same without blocks. DIP_UNSUPPORTED, DIP_NOMEM: oneDNN refused. */
 dip_status dip_gemm_sgemm_rows(dip_dtype dtype, const dip_gemm_rows_job *job);
 dip_status dip_gemm_sgemm_weight(dip_dtype dtype, const dip_gemm_weight_job *job);

@@ -9,13 +9,18 @@
 #include "kernels/onednn/gemm_blocks.h"
 #include "kernels/onednn/onednn.h"
 
-#include <dnnl.h>
 #include <omp.h>
+#ifdef DIPTYCH_ONEDNN
+#include <dnnl.h>
+#else
+#include "kernels/onednn/plain_sgemm.h"
+#endif
 
 enum { ROW_BLOCK = 128, WEIGHT_BLOCK = 64 };
 
-static dip_gemm_finish_fn *finish_for(dip_cpu_isa_level isa)
+dip_gemm_finish_fn *dip_gemm_finish_for_cpu(void)
 {
+    const dip_cpu_isa_level isa = dip_cpu_isa();
     return isa >= DIP_ISA_AVX512 ? dip_gemm_finish_avx512
            : isa >= DIP_ISA_AVX2 ? dip_gemm_finish_avx2
                                  : dip_gemm_finish_base;
@@ -63,7 +68,7 @@ static dip_status refused(dnnl_status_t status, int64_t m, int64_t n, int64_t k)
 
 dip_status dip_gemm_sgemm_rows(dip_dtype dtype, const dip_gemm_rows_job *job)
 {
-    dip_gemm_finish_fn *finish = finish_for(dip_cpu_isa());
+    dip_gemm_finish_fn *finish = dip_gemm_finish_for_cpu();
     const float *b = job->b;
     char *threads = job->workspace;
     if (dtype == DIP_BF16) {

@@ -50,6 +50,7 @@ static void build_tables(void)
     USE_ONEDNN(matmul_backward_input)
     USE_ONEDNN(matmul_backward_weight)
     USE_ONEDNN(matmul_workspace)
+    USE_ONEDNN(activation_forward)
     USE_ONEDNN(rows_gather)
     USE_ONEDNN(rows_scatter)
 }

@@ -398,6 +398,7 @@ static dip_status contrastive_backward(dip_exec *exec, const void *args)
 static void bench_contrastive(int64_t batch, int64_t embed)
 {
     if (!wanted("contrastive_forward") && !wanted("contrastive_backward")) return;
+    static const float log_scale = 4.6051702f; /* of 100 */
     float *each = floats(4, 3 * batch);
     contrastive_args a = {floats(0, batch * embed),
                           floats(1, batch * embed),
@@ -406,7 +407,7 @@ static void bench_contrastive(int64_t batch, int64_t embed)
                           each,
                           each + batch,
                           each + 2 * batch,
-                          {batch, embed, NULL, DIP_DUP_NEGATIVE, 100.0f}};
+                          {batch, embed, NULL, DIP_DUP_NEGATIVE, &log_scale}};
     const float unit = sqrtf(3.0f / (float)embed); /* uniform in -1..1 has a variance of 1/3 */
     for (int64_t i = 0; i < batch * embed; i++) {
         a.u[i] *= unit;
@@ -426,22 +427,32 @@ static void bench_contrastive(int64_t batch, int64_t embed)
 }
 
 typedef struct stream_args { /* optimizer and casts */
-    float *master, *m, *v, *grad;
+    float *master, *m, *v, *grad, *average;
     void *param;
     int64_t n;
 } stream_args;
 
+static const dip_adamw_hyper hyper = {0.9, 0.98, 1e-6, 0.2, 1.0, 0.999};
+static const dip_update update = {1, 1.0, 1.0, 1e-3f, 1.0f, 0.1f, 0.02f, 1, 0};
+
 static dip_status adamw(dip_exec *exec, const void *args)
 {
     const stream_args *a = args;
-    const dip_adamw_hyper hyper = {1e-3f, 0.9f, 0.98f, 1e-6f, 0.2f, 1.0f, 0.1f, 0.02f};
-    return exec->ops->adamw(exec, a->master, a->param, a->m, a->v, a->grad, hyper, a->n);
+    return exec->ops->adamw(exec, a->master, a->param, a->m, a->v, NULL, a->grad, &update, hyper,
+                            a->n);
+}
+
+static dip_status adamw_average(dip_exec *exec, const void *args)
+{
+    const stream_args *a = args;
+    return exec->ops->adamw(exec, a->master, a->param, a->m, a->v, a->average, a->grad, &update,
+                            hyper, a->n);
 }
 
 static dip_status ema(dip_exec *exec, const void *args)
 {
     const stream_args *a = args;
-    return exec->ops->ema(exec, a->m, a->master, 0.999f, a->n);
+    return exec->ops->ema(exec, a->m, a->master, &update, 0.999f, a->n);
 }
 
 static dip_status sum_of_squares(dip_exec *exec, const void *args)
@@ -463,6 +474,12 @@ static dip_status cast_to_float(dip_exec *exec, const void *args)
     return exec->ops->cast_to_float(exec, a->grad, a->param, a->n);
 }
 
+static dip_status activation(dip_exec *exec, const void *args)
+{
+    const stream_args *a = args;
+    return exec->ops->activation_forward(exec, a->m, a->param, DIP_ACT_GELU, a->n);
+}
+
 static void bench_streams(void)
 {
     static const struct {
@@ -470,14 +487,22 @@ static void bench_streams(void)
         call_fn *call;
         double float_passes, t_passes;
     } rows[] = {{"adamw", adamw, 7.0, 1.0},
+                {"adamw with average", adamw_average, 9.0, 1.0},
                 {"ema", ema, 3.0, 0.0},
                 {"sum_of_squares", sum_of_squares, 1.0, 0.0},
                 {"cast_from_float", cast_from_float, 1.0, 1.0},
-                {"cast_to_float", cast_to_float, 1.0, 1.0}};
+                {"cast_to_float", cast_to_float, 1.0, 1.0},
+                {"activation_forward", activation, 0.0, 2.0}};
     const int64_t n = 12 << 20;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (!wanted(rows[i].op)) continue;
-        stream_args a = {floats(0, n), floats(1, n), floats(2, n), floats(3, n), tensor(4, n), n};
+        stream_args a = {.master = floats(0, n),
+                         .m = floats(1, n),
+                         .v = floats(2, n),
+                         .grad = floats(3, n),
+                         .average = floats(5, n),
+                         .param = tensor(4, n),
+                         .n = n};
         for (int64_t j = 0; j < n; j++) a.v[j] = fabsf(a.v[j]);
         double t_bytes = rows[i].t_passes * (double)dip_dtype_bytes(bench.dtype);
         double work = (double)n * (4.0 * rows[i].float_passes + t_bytes);
@@ -490,7 +515,7 @@ typedef struct entry_args {
     float *d_row, *d_pos;
     const uint8_t *images;
     int32_t *tokens;
-    const int32_t *offsets;
+    const int32_t *offsets, *order;
     int64_t batch, n, c;
     dip_image_shape shape;
 } entry_args;
@@ -527,13 +552,13 @@ static dip_status text_embed_backward(dip_exec *exec, const void *args)
 {
     const entry_args *a = args;
     return exec->ops->text_embed_backward(exec, a->d_row, a->d_pos, a->out, a->tokens, a->offsets,
-                                          a->batch, a->batch * a->n, 49408, a->c);
+                                          a->order, a->batch, a->batch * a->n, 49408, a->c);
 }
 
 static void bench_entries(void)
 {
     enum { B = 256, C = 384, LENGTH = 16, VOCAB = 49408 };
-    static int32_t tokens[B * LENGTH], offsets[B + 1];
+    static int32_t tokens[B * LENGTH], order[B * LENGTH], offsets[B + 1];
     const double t = (double)dip_dtype_bytes(bench.dtype);
     entry_args a = {.batch = B, .n = 49, .c = C, .shape = {B, 224, 224, 32}};
     if (wanted("patchify")) {
@@ -556,7 +581,11 @@ static void bench_entries(void)
     a.n = LENGTH;
     for (int i = 0; i < B * LENGTH; i++) tokens[i] = (int32_t)((uint32_t)i * 2654435761u % VOCAB);
     for (int i = 0; i <= B; i++) offsets[i] = i * LENGTH;
+    for (int token = 0, n = 0; token < VOCAB; token++)
+        for (int i = 0; i < B * LENGTH; i++)
+            if (tokens[i] == token) order[n++] = i;
     a.tokens = tokens;
+    a.order = order;
     a.offsets = offsets;
     const double values = (double)(B * LENGTH * C);
     if (wanted("text_embed_forward"))

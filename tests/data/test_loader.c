@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdbool.h>
+
 #include "data/loader.h"
 #include "data/shard_writer.h"
 #include "data/tar_build.h"
@@ -399,6 +401,82 @@ static void it_ends_at_any_time(void **state)
     dip_loader_close(NULL);
 }
 
+/* Memory that a caller lends: a list of what was taken and not given back. */
+typedef struct lender {
+    struct {
+        uint8_t *begin;
+        size_t n_bytes;
+    } taken[8];
+    int n_taken, n_left; /* of allocations that succeed */
+} lender;
+
+static void *lend(void *context, size_t n_bytes)
+{
+    lender *l = context;
+    if (l->n_left-- <= 0) return NULL;
+    assert_true(l->n_taken < 8);
+    l->taken[l->n_taken].begin = malloc(n_bytes);
+    l->taken[l->n_taken].n_bytes = n_bytes;
+    return l->taken[l->n_taken++].begin;
+}
+
+static void take_back(void *context, void *pointer)
+{
+    lender *l = context;
+    for (int i = 0; i < l->n_taken; i++) {
+        if (l->taken[i].begin != pointer) continue;
+        l->taken[i] = l->taken[--l->n_taken];
+        free(pointer);
+        return;
+    }
+    fail_msg("memory given back that was not lent");
+}
+
+static bool is_lent(const lender *l, const void *begin, size_t n_bytes)
+{
+    const uint8_t *at = begin;
+    for (int i = 0; i < l->n_taken; i++)
+        if (at >= l->taken[i].begin && at + n_bytes <= l->taken[i].begin + l->taken[i].n_bytes)
+            return true;
+    return false;
+}
+
+/* Whole batches or gathered ones: images and groups lie in the caller's memory, and are the same.
+ */
+static void batches_lie_in_lent_memory(void **state)
+{
+    (void)state;
+    lender l = {.n_left = 100};
+    const dip_memory_source source = {lend, take_back, &l, 64, 1};
+    dip_loader_options options = usual(2);
+    record truth = run_once(&options, 1, 0);
+    options.memory = &source;
+    record r = run_once(&options, 1, 0);
+    assert_same(&truth, &r);
+    free(truth.bytes);
+    free(r.bytes);
+    assert_int_equal(l.n_taken, 0);
+
+    dip_loader *loader;
+    dip_batch batch;
+    dip_status status;
+    assert_int_equal(dip_loader_open(&loader, &options), DIP_OK);
+    assert_int_equal(dip_loader_start(loader, 1, 0), DIP_OK);
+    while ((status = dip_loader_next(loader, &batch)) == DIP_OK) {
+        assert_true(is_lent(&l, batch.images, (size_t)batch.n * IMAGE_BYTES));
+        assert_true(is_lent(&l, batch.group, (size_t)batch.n * sizeof *batch.group));
+    }
+    assert_int_equal(status, DIP_END);
+    dip_loader_close(loader);
+    assert_int_equal(l.n_taken, 0);
+
+    for (int n = 0; n < 3; n++) { /* none left: refused, and nothing kept */
+        l.n_left = n;
+        assert_int_equal(dip_loader_open(&loader, &options), DIP_NOMEM);
+        assert_int_equal(l.n_taken, 0);
+    }
+}
+
 static void impossible_options_are_refused(void **state)
 {
     (void)state;
@@ -430,6 +508,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_a_tokenizer_there_are_images_only, setup, teardown),
         cmocka_unit_test_setup_teardown(too_many_bad_samples_stop_it, setup, teardown),
         cmocka_unit_test_setup_teardown(it_ends_at_any_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(batches_lie_in_lent_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(impossible_options_are_refused, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

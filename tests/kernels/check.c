@@ -18,7 +18,7 @@
 
 enum { GUARD_BYTES = 128, POISON = 0xff }; /* 0xff bytes are a NaN in every float format */
 
-static const int thread_counts[CHECK_N_EXECS] = {1, 2, 4};
+static const int thread_counts[CHECK_MAX_EXECS] = {1, 2, 4};
 
 /* ---- programs --------------------------------------------------------------------------- */
 
@@ -29,27 +29,74 @@ typedef struct program_test {
     char name[80];
 } program_test;
 
+/* Members of the op table: names and places. */
+static const struct {
+    const char *name;
+    size_t place;
+} members[] = {
+#define MEMBER(name) {#name, offsetof(dip_ops, name)},
+    DIP_OPS(MEMBER) MEMBER(matmul_workspace) MEMBER(attention_workspace) MEMBER(layernorm_workspace)
+        MEMBER(contrastive_workspace)
+#undef MEMBER
+};
+
+void check_needs(const check_target *target, const char *op)
+{
+    for (int i = 0; i < COUNT(members); i++) {
+        void (*function)(void);
+        if (strcmp(members[i].name, op) != 0) continue;
+        memcpy(&function, (const char *)target->execs[0].ops + members[i].place, sizeof function);
+        if (function) return;
+    }
+    fail_msg("the %s table of backend %s has no %s", dip_dtype_name(target->dtype), target->backend,
+             op);
+}
+
+/* The op and, when its family has one, the query for its workspace. */
+static void check_table(const check_target *target)
+{
+    static const char *const queries[] = {"matmul_workspace", "attention_workspace",
+                                          "layernorm_workspace", "contrastive_workspace"};
+    check_needs(target, target->op);
+    for (int i = 0; i < COUNT(queries); i++) {
+        const size_t n = (size_t)(strchr(queries[i], '_') - queries[i]) + 1;
+        if (strncmp(target->op, queries[i], n) == 0) check_needs(target, queries[i]);
+    }
+}
+
 static void run_on_target(void **state)
 {
     const program_test *test = *state;
     check_target target = {.backend = test->backend, .dtype = test->dtype, .op = test->row.op};
-    for (int i = 0; i < CHECK_N_EXECS; i++) {
-        dip_status status =
-            dip_exec_open(&target.execs[i], test->backend, test->dtype, thread_counts[i]);
+    do {
+        const int n_threads = thread_counts[target.n_execs];
+        dip_exec *exec = &target.execs[target.n_execs];
+        dip_status status = dip_exec_open(exec, test->backend, test->dtype, n_threads);
         if (status == DIP_UNSUPPORTED) {
             print_message("SKIPPED %s: %s\n", test->name, dip_error());
             skip();
         }
         if (status != DIP_OK) fail_msg("%s: %s", test->name, dip_error());
-    }
+        target.n_execs++;
+        /* A GPU has no thread count to vary. */
+    } while (target.execs[0].device->is_host && target.n_execs < CHECK_MAX_EXECS);
+#ifdef DIPTYCH_EMULATED_GPU
+    const int slow_device = 1;
+#else
+    const int slow_device = getenv("CHECK_SMALL") != NULL;
+#endif
+    target.is_slow = slow_device && !target.execs[0].device->is_host;
+    check_table(&target);
     test->row.run(&target);
-    for (int i = 0; i < CHECK_N_EXECS; i++) dip_exec_close(&target.execs[i]);
+    if (target.scratch) target.execs[0].device->release(target.execs[0].device, target.scratch);
+    free(target.poison);
+    for (int i = 0; i < target.n_execs; i++) dip_exec_close(&target.execs[i]);
 }
 
 int check_main(const check_row *rows, int n_rows)
 {
-    static const char *const backends[] = {"reference", "cpu"};
-    enum { N_TARGETS = 4, MAX_ROWS = 16 };
+    static const char *const backends[] = {"reference", "cpu", "cuda"};
+    enum { N_TARGETS = 2 * COUNT(backends), MAX_ROWS = 16 };
     static program_test tests[MAX_ROWS * N_TARGETS];
     struct CMUnitTest group[MAX_ROWS * N_TARGETS] = {0};
     const char *only = getenv("CHECK_BACKEND");
@@ -70,6 +117,10 @@ int check_main(const check_row *rows, int n_rows)
                 .name = test->name, .test_func = run_on_target, .initial_state = test};
         }
     }
+    if (n_tests == 0) {
+        print_error("CHECK_BACKEND is \"%s\": reference, cpu or cuda\n", only);
+        return 1;
+    }
     /* The macro counts an array's elements; this one is as long as the rows make it. */
     return _cmocka_run_group_tests("kernels", group, (size_t)n_tests, NULL, NULL);
 }
@@ -86,6 +137,16 @@ static void *must_allocate(size_t n_bytes)
     void *memory = calloc(n_bytes > 0 ? n_bytes : 1, 1);
     if (!memory) fail_msg("the test needs %zu bytes", n_bytes);
     return memory;
+}
+
+static const dip_device *device_of(const check_case *c)
+{
+    return c->target->execs[0].device;
+}
+
+static void must(const check_case *c, dip_status status)
+{
+    if (status != DIP_OK) fail_msg("%s: %s", c->label, dip_error());
 }
 
 void check_begin(check_case *c, check_target *target, const char *label, ...)
@@ -107,7 +168,8 @@ void check_begin(check_case *c, check_target *target, const char *label, ...)
 void check_end(check_case *c)
 {
     for (int i = 0; i < c->n_tensors; i++) {
-        free(c->tensors[i].block);
+        device_of(c)->release(device_of(c), c->tensors[i].block);
+        free(c->tensors[i].image);
         free(c->tensors[i].before);
         free(c->tensors[i].first_result);
     }
@@ -168,20 +230,32 @@ static void set_value(check_type type, void *data, int64_t i, double x)
 
 double check_get(const check_tensor *tensor, int64_t i)
 {
-    return get_value(tensor->type, tensor->data, i);
+    return get_value(tensor->type, tensor->result, i);
 }
 
 static size_t block_bytes(size_t n_bytes)
 {
-    return (2 * GUARD_BYTES + n_bytes + 63) / 64 * 64; /* aligned_alloc wants a multiple */
+    return (2 * GUARD_BYTES + n_bytes + 63) / 64 * 64;
 }
 
-static unsigned char *new_block(size_t n_bytes)
+static size_t guard_bytes_after(size_t n_bytes)
 {
-    unsigned char *block = aligned_alloc(64, block_bytes(n_bytes));
-    if (!block) fail_msg("the test needs %zu bytes", block_bytes(n_bytes));
-    memset(block, POISON, block_bytes(n_bytes));
+    return block_bytes(n_bytes) - GUARD_BYTES - n_bytes;
+}
+
+static unsigned char *new_block(const check_case *c, size_t n_bytes)
+{
+    void *block;
+    must(c, device_of(c)->allocate(device_of(c), &block, block_bytes(n_bytes)));
     return block;
+}
+
+/* All guards and poison. */
+static unsigned char *new_image(size_t n_bytes)
+{
+    unsigned char *image = must_allocate(n_bytes);
+    memset(image, POISON, n_bytes);
+    return image;
 }
 
 static check_tensor *new_tensor(check_case *c, const char *name, check_type type, int64_t n)
@@ -190,8 +264,10 @@ static check_tensor *new_tensor(check_case *c, const char *name, check_type type
     check_tensor *tensor = &c->tensors[c->n_tensors++];
     *tensor = (check_tensor){.name = name, .type = type, .n = n};
     tensor->n_bytes = (size_t)n * type_bytes(type);
-    tensor->block = new_block(tensor->n_bytes);
+    tensor->block = new_block(c, tensor->n_bytes);
+    tensor->image = new_image(block_bytes(tensor->n_bytes));
     tensor->data = tensor->block + GUARD_BYTES;
+    tensor->result = tensor->image + GUARD_BYTES;
     tensor->before = must_allocate(tensor->n_bytes);
     memset(tensor->before, POISON, tensor->n_bytes);
     tensor->first_result = must_allocate(tensor->n_bytes);
@@ -234,41 +310,59 @@ check_tensor *check_updated(check_case *c, const char *name, check_type type, in
     return tensor;
 }
 
+check_tensor *check_bytes(check_case *c, const char *name, const void *bytes, size_t n_bytes)
+{
+    const unsigned char *byte = bytes;
+    double *values = check_array(c, (int64_t)n_bytes);
+    for (size_t i = 0; i < n_bytes; i++) values[i] = (double)byte[i];
+    return check_input_values(c, name, CHECK_U8, (int64_t)n_bytes, values);
+}
+
 /* ---- calls ------------------------------------------------------------------------------ */
 
-/* In an ASan build the guard bands may not even be read while an op runs. */
-static void fence(unsigned char *block, size_t n_bytes, int closed)
+/* In an ASan build the guard bands, GUARD_BYTES before and `after` bytes after the data, may not
+ * even be read while an op of the host runs. */
+static void fence(const check_case *c, unsigned char *block, size_t n_bytes, size_t after,
+                  int closed)
 {
+    if (!device_of(c)->is_host) return;
 #ifdef HAS_ASAN
-    size_t tail = block_bytes(n_bytes) - GUARD_BYTES - n_bytes;
     if (closed) {
         ASAN_POISON_MEMORY_REGION(block, GUARD_BYTES);
-        ASAN_POISON_MEMORY_REGION(block + GUARD_BYTES + n_bytes, tail);
+        ASAN_POISON_MEMORY_REGION(block + GUARD_BYTES + n_bytes, after);
     } else {
         ASAN_UNPOISON_MEMORY_REGION(block, GUARD_BYTES);
-        ASAN_UNPOISON_MEMORY_REGION(block + GUARD_BYTES + n_bytes, tail);
+        ASAN_UNPOISON_MEMORY_REGION(block + GUARD_BYTES + n_bytes, after);
     }
 #else
-    (void)block, (void)n_bytes, (void)closed;
+    (void)block, (void)n_bytes, (void)after, (void)closed;
 #endif
 }
 
-static void check_guards(const check_case *c, const char *name, const unsigned char *block,
-                         size_t n_bytes)
+static void fence_tensors(const check_case *c, int closed)
 {
-    for (size_t i = 0; i < block_bytes(n_bytes); i++) {
-        if (i == GUARD_BYTES) i += n_bytes;
-        if (block[i] == POISON) continue;
-        fail_msg("%s: %s: wrote %zu bytes %s", c->label, name,
-                 i < GUARD_BYTES ? GUARD_BYTES - i : i - GUARD_BYTES - n_bytes + 1,
-                 i < GUARD_BYTES ? "before its beginning" : "past its end");
+    for (int i = 0; i < c->n_tensors; i++) {
+        const check_tensor *tensor = &c->tensors[i];
+        fence(c, tensor->block, tensor->n_bytes, guard_bytes_after(tensor->n_bytes), closed);
     }
+}
+
+static void check_guards(const check_case *c, const char *name, const unsigned char *before,
+                         const unsigned char *after, size_t n_after)
+{
+    for (size_t i = 0; i < GUARD_BYTES; i++)
+        if (before[i] != POISON)
+            fail_msg("%s: %s: wrote %zu bytes before its beginning", c->label, name,
+                     GUARD_BYTES - i);
+    for (size_t i = 0; i < n_after; i++)
+        if (after[i] != POISON)
+            fail_msg("%s: %s: wrote %zu bytes past its end", c->label, name, i + 1);
 }
 
 static void check_bits(const check_case *c, const check_tensor *tensor, const void *expected,
                        const char *complaint, int n_threads)
 {
-    if (tensor->n_bytes == 0 || memcmp(tensor->data, expected, tensor->n_bytes) == 0) return;
+    if (tensor->n_bytes == 0 || memcmp(tensor->result, expected, tensor->n_bytes) == 0) return;
     for (int64_t i = 0; i < tensor->n; i++) {
         double now = check_get(tensor, i), then = get_value(tensor->type, expected, i);
         if (memcmp(&now, &then, sizeof now) == 0) continue;
@@ -277,37 +371,75 @@ static void check_bits(const check_case *c, const check_tensor *tensor, const vo
     }
 }
 
+/* The target's scratch block with room for n_bytes between guards, poisoned. */
+static void poison_scratch(check_case *c, dip_exec *exec, size_t n_bytes)
+{
+    check_target *target = c->target;
+    const size_t n_block = block_bytes(n_bytes);
+    if (target->scratch_bytes < n_block) {
+        if (target->scratch) device_of(c)->release(device_of(c), target->scratch);
+        free(target->poison);
+        target->scratch = new_block(c, n_bytes);
+        target->poison = device_of(c)->is_host ? NULL : new_image(n_block);
+        target->scratch_bytes = n_block;
+    }
+    if (device_of(c)->is_host)
+        memset(target->scratch, POISON, n_block); /* workspaces are large, this is quicker */
+    else
+        must(c, exec->device->upload(exec, target->scratch, target->poison, n_block));
+}
+
+/* One call with fresh tensors and a poisoned workspace; everything it left is brought back. */
+static void run_once(check_case *c, dip_exec *exec, check_call *call, check_workspace *workspace,
+                     void *context)
+{
+    const dip_device *device = exec->device;
+    const size_t n_workspace = workspace ? workspace(exec, context) : 0;
+    unsigned char guards[2][GUARD_BYTES];
+    poison_scratch(c, exec, n_workspace);
+    for (int i = 0; i < c->n_tensors; i++) {
+        check_tensor *tensor = &c->tensors[i];
+        memset(tensor->image, POISON, block_bytes(tensor->n_bytes));
+        memcpy(tensor->image + GUARD_BYTES, tensor->before, tensor->n_bytes);
+        must(c, device->upload(exec, tensor->block, tensor->image, block_bytes(tensor->n_bytes)));
+    }
+    unsigned char *scratch = c->target->scratch;
+    const size_t n_beyond = c->target->scratch_bytes - GUARD_BYTES - n_workspace;
+    void *own_workspace = exec->workspace;
+    size_t own_bytes = exec->workspace_bytes;
+    exec->workspace = scratch + GUARD_BYTES;
+    exec->workspace_bytes = n_workspace;
+    fence(c, scratch, n_workspace, n_beyond, 1);
+    fence_tensors(c, 1);
+    dip_status status = call(exec, context);
+    if (status == DIP_OK) status = device->synchronize(exec);
+    fence(c, scratch, n_workspace, n_beyond, 0);
+    fence_tensors(c, 0);
+    exec->workspace = own_workspace;
+    exec->workspace_bytes = own_bytes;
+    must(c, status);
+    must(c, device->download(exec, guards[0], scratch, GUARD_BYTES));
+    must(c, device->download(exec, guards[1], scratch + GUARD_BYTES + n_workspace, GUARD_BYTES));
+    check_guards(c, "workspace", guards[0], guards[1], GUARD_BYTES);
+    for (int i = 0; i < c->n_tensors; i++) {
+        check_tensor *tensor = &c->tensors[i];
+        must(c, device->download(exec, tensor->image, tensor->block, block_bytes(tensor->n_bytes)));
+        check_guards(c, tensor->name, tensor->image, tensor->image + GUARD_BYTES + tensor->n_bytes,
+                     guard_bytes_after(tensor->n_bytes));
+    }
+}
+
 void check_run(check_case *c, check_call *call, check_workspace *workspace, void *context)
 {
-    for (int round = 0; round < 2 * CHECK_N_EXECS; round++) {
-        dip_exec *exec = &c->target->execs[round / 2];
+    for (int round = 0; round < 2 * c->target->n_execs; round++) {
         const int n_threads = thread_counts[round / 2];
-        size_t n_workspace = workspace ? workspace(exec, context) : 0;
-        unsigned char *scratch = new_block(n_workspace);
-        for (int i = 0; i < c->n_tensors; i++) {
-            memcpy(c->tensors[i].data, c->tensors[i].before, c->tensors[i].n_bytes);
-            fence(c->tensors[i].block, c->tensors[i].n_bytes, 1);
-        }
-        fence(scratch, n_workspace, 1);
-        void *own_workspace = exec->workspace;
-        size_t own_bytes = exec->workspace_bytes;
-        exec->workspace = scratch + GUARD_BYTES;
-        exec->workspace_bytes = n_workspace;
-        dip_status status = call(exec, context);
-        exec->workspace = own_workspace;
-        exec->workspace_bytes = own_bytes;
-        fence(scratch, n_workspace, 0);
-        if (status != DIP_OK) fail_msg("%s: %s", c->label, dip_error());
-        check_guards(c, "workspace", scratch, n_workspace);
-        free(scratch);
+        run_once(c, &c->target->execs[round / 2], call, workspace, context);
         for (int i = 0; i < c->n_tensors; i++) {
             check_tensor *tensor = &c->tensors[i];
-            fence(tensor->block, tensor->n_bytes, 0);
-            check_guards(c, tensor->name, tensor->block, tensor->n_bytes);
             if (!tensor->is_output)
                 check_bits(c, tensor, tensor->before, "is an input and changed", n_threads);
             else if (round == 0)
-                memcpy(tensor->first_result, tensor->data, tensor->n_bytes);
+                memcpy(tensor->first_result, tensor->result, tensor->n_bytes);
             else
                 check_bits(c, tensor, tensor->first_result, "differs between calls", n_threads);
         }

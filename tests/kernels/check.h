@@ -1,9 +1,10 @@
 /* check.h - hold every op of every backend against float64.
  *
  * A check is a function that gets a target (one backend, one dtype), and for each shape builds a
- * case: named tensors, one call. check_run makes the call twice for 1, 2 and 4 threads and
- * demands: success, the same bits every time, inputs and guard bands untouched, no more
- * workspace than the query asked for. check_close then compares an output.
+ * case: named tensors in the device's memory, one call. check_run makes the call twice for 1, 2 and
+ * 4 threads (on a GPU: just twice) and demands: success, the same bits every time, inputs and guard
+ * bands untouched, no more workspace than the query asked for. check_close then compares an
+ * output.
  *
  * The bound   |got - exact| <= CHECK_K * (naive + floor) + rounding, where exact is float64,
  *             `naive` is the largest error of the same sums done one after the other in float,
@@ -36,13 +37,18 @@
 
 /* ---- targets and programs --------------------------------------------------------------- */
 
-enum { CHECK_N_EXECS = 3 }; /* 1, 2 and 4 threads */
+enum { CHECK_MAX_EXECS = 3 }; /* 1, 2 and 4 threads */
 
 typedef struct check_target {
     const char *backend;
     dip_dtype dtype;
     const char *op; /* the check being run */
-    dip_exec execs[CHECK_N_EXECS];
+    int is_slow;    /* a GPU emulated or (CHECK_SMALL) watched: not the largest shapes */
+    int n_execs;    /* on one device */
+    dip_exec execs[CHECK_MAX_EXECS];
+    unsigned char *scratch; /* on the device: what calls get as workspace */
+    unsigned char *poison;  /* on the host, to fill it from; NULL where that is the device */
+    size_t scratch_bytes;
 } check_target;
 
 typedef struct check_row {
@@ -58,9 +64,12 @@ typedef struct check_row {
     }
 
 /* main() of a checker: every row for every backend and dtype. A backend that this machine cannot
- * run is skipped, with a message. The environment variable CHECK_BACKEND leaves only the backend
- * of that name. */
+ * run is skipped, with a message. The environment variable CHECK_BACKEND (reference, cpu or cuda)
+ * leaves only the backend of that name. An op that a table lacks fails by name. */
 int check_main(const check_row *rows, int n_rows);
+
+/* For a check that calls other ops besides its own: fails unless the table has `op`. */
+void check_needs(const check_target *target, const char *op);
 
 /* ---- arithmetic of the oracles ---------------------------------------------------------- */
 
@@ -94,11 +103,14 @@ typedef struct check_tensor {
     check_type type;
     int64_t n;
     int is_output, is_input; /* both: updated in place */
-    void *data;              /* what the op is given; after check_run, what it left there */
+    void *data;              /* what the op is given: device memory */
     double *values;          /* of an input: what it held before the call */
-    unsigned char *block;    /* guard band, data, guard band */
     size_t n_bytes;
-    void *before, *first_result;
+    void *before;         /* bytes the op finds */
+    const void *result;   /* after check_run: the bytes it left */
+    unsigned char *block; /* on the device: guard band, data, guard band */
+    unsigned char *image; /* the same on the host */
+    void *first_result;
 } check_tensor;
 
 enum { CHECK_MAX_TENSORS = 16, CHECK_MAX_ARRAYS = 32 };
@@ -127,10 +139,13 @@ check_tensor *check_output(check_case *c, const char *name, check_type type, int
 check_tensor *check_updated(check_case *c, const char *name, check_type type, int64_t n,
                             double mean, double spread);
 
+/* A struct: n_bytes bytes that the op reads, or with is_output set, updates. */
+check_tensor *check_bytes(check_case *c, const char *name, const void *bytes, size_t n_bytes);
+
 /* n zeros, freed by check_end. */
 double *check_array(check_case *c, int64_t n);
 
-/* Element i of a tensor's present content. */
+/* Element i of what the last check_run left in a tensor. */
 double check_get(const check_tensor *tensor, int64_t i);
 
 typedef dip_status check_call(dip_exec *exec, void *context);

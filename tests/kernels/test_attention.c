@@ -116,23 +116,47 @@ typedef struct batch {
     int n_heads, head_size, n_sequences;
     double spread; /* of q, k and v: 4 makes softmax nearly one-hot */
     int lengths[MAX_SEQUENCES];
+    int bound; /* what the op is told no sequence is longer than; 0: the longest */
 } batch;
 
 static const batch batches[] = {
-    {2, 64, 0, 1.0, {0}},
-    {1, 16, 1, 1.0, {1}},
-    {3, 16, 1, 1.0, {2}},
-    {2, 64, 2, 1.0, {16, 16}},
-    {1, 64, 2, 1.0, {50, 50}},
-    {2, 64, 6, 1.0, {77, 1, 50, 2, 65, 16}},
-    {2, 32, 3, 4.0, {33, 8, 77}},
-    {1, 80, 2, 1.0, {50, 31}},
-    {2, 96, 2, 1.0, {5, 65}},
-    {1, 128, 3, 1.0, {17, 32, 3}},
-    {2, 16, 5, 1.0, {7, 15, 17, 48, 1}},
-    {1, 64, 1, 1.0, {197}},
-    {1, 64, 1, 2.0, {257}},
-    {12, 64, 2, 1.0, {9, 4}},
+    {2, 64, 0, 1.0, {0}, 0},
+    {1, 64, 1, 1.0, {0}, 0},
+    {2, 32, 3, 1.0, {0, 0, 0}, 77},
+    {2, 64, 5, 1.0, {0, 5, 0, 0, 33}, 0},
+    {1, 16, 1, 1.0, {1}, 0},
+    {3, 16, 1, 1.0, {2}, 0},
+    {2, 64, 2, 1.0, {16, 16}, 0},
+    {1, 64, 2, 1.0, {50, 50}, 0},
+    {2, 64, 6, 1.0, {77, 1, 50, 2, 65, 16}, 0},
+    {1, 64, 4, 1.0, {15, 17, 64, 80}, 0},
+    {1, 64, 3, 1.0, {9, 20, 14}, 77},
+    {2, 32, 3, 4.0, {33, 8, 77}, 0},
+    {1, 32, 2, 1.0, {80, 64}, 0},
+    {1, 80, 2, 1.0, {50, 31}, 0},
+    {1, 80, 3, 1.0, {77, 17, 2}, 100},
+    {2, 96, 2, 1.0, {5, 65}, 0},
+    {1, 96, 2, 1.0, {77, 16}, 0},
+    {1, 128, 3, 1.0, {17, 32, 3}, 0},
+    {1, 128, 2, 1.0, {80, 50}, 0},
+    {2, 16, 5, 1.0, {7, 15, 17, 48, 1}, 0},
+    {1, 1, 2, 1.0, {5, 18}, 0},
+    {3, 33, 2, 1.0, {19, 40}, 0},
+    {2, 24, 3, 1.0, {16, 0, 21}, 0},
+    {1, 72, 1, 1.0, {50}, 0},
+    {1, 120, 1, 1.0, {35}, 0},
+    {1, 64, 1, 1.0, {197}, 0},
+    {1, 64, 1, 2.0, {257}, 0},
+    {1, 64, 1, 1.0, {321}, 0},
+    {1, 128, 1, 1.0, {265}, 0},
+    {12, 64, 2, 1.0, {9, 4}, 0},
+};
+
+/* Too much for an emulated device; every other one is causal. */
+static const batch large_batches[] = {
+    {1, 32, 1, 1.0, {257}, 0},     {1, 80, 1, 1.0, {197}, 0},     {1, 96, 1, 1.0, {257}, 0},
+    {1, 128, 1, 1.0, {197}, 0},    {1, 64, 2, 1.0, {417, 77}, 0}, {1, 64, 1, 1.0, {413}, 0},
+    {2, 64, 2, 3.0, {197, 50}, 0},
 };
 
 static dip_attention_shape shape_of(const batch *b, int causal, double *offsets)
@@ -147,14 +171,22 @@ static dip_attention_shape shape_of(const batch *b, int causal, double *offsets)
         if (b->lengths[i] > s.max_length) s.max_length = b->lengths[i];
         offsets[i + 1] = (double)s.n_rows;
     }
+    if (b->bound > 0) s.max_length = b->bound;
     return s;
 }
 
 static void begin(check_case *c, check_target *target, const batch *b, dip_attention_shape s)
 {
-    check_begin(c, target, "%d sequences, %lld tokens, longest %lld, H %d, D %d, causal %d",
+    check_begin(c, target, "%d sequences, %lld tokens, at most %lld, H %d, D %d, causal %d",
                 b->n_sequences, (long long)s.n_rows, (long long)s.max_length, s.n_heads,
                 s.head_size, s.causal);
+}
+
+static void each_batch(check_target *target, void (*run)(check_target *, const batch *, int))
+{
+    for (int i = 0; i < 2 * COUNT(batches); i++) run(target, &batches[i / 2], i % 2);
+    for (int i = 0; i < COUNT(large_batches) && !target->is_slow; i++)
+        run(target, &large_batches[i], i % 2);
 }
 
 static size_t workspace(const dip_exec *exec, void *context)
@@ -197,7 +229,7 @@ static void forward_case(check_target *target, const batch *b, int causal)
 
 static void check_attention_forward(check_target *target)
 {
-    for (int i = 0; i < 2 * COUNT(batches); i++) forward_case(target, &batches[i / 2], i % 2);
+    each_batch(target, forward_case);
 }
 
 static dip_status call_backward(dip_exec *exec, void *context)
@@ -269,7 +301,7 @@ static void backward_case(check_target *target, const batch *b, int causal)
 
 static void check_attention_backward(check_target *target)
 {
-    for (int i = 0; i < 2 * COUNT(batches); i++) backward_case(target, &batches[i / 2], i % 2);
+    each_batch(target, backward_case);
 }
 
 int main(void)

@@ -168,30 +168,40 @@ typedef struct text_embed {
     int64_t n_sequences, n_rows, vocab, c;
     void *out;
     float *d_table, *d_pos;
-    const int32_t *tokens, *offsets;
+    const int32_t *tokens, *offsets, *order;
     const void *table, *pos, *d_out;
 } text_embed;
 
-enum { MAX_SEQUENCES = 5 };
+enum { MAX_SEQUENCES = 40 };
 
+/* The last n_padding sequences count for nothing: rows that make a batch as long as others. */
 typedef struct captions {
     int64_t vocab, c;
-    int n_sequences;
+    int n_sequences, n_padding;
     int lengths[MAX_SEQUENCES];
 } captions;
 
 static const captions batches[] = {
-    {1, 1, 1, {1}},
-    {10, 8, 0, {0}},
-    {3, 7, 2, {4, 9}},
-    {50, 64, 3, {1, 77, 20}},
-    {500, 130, 5, {3, 3, 8, 1, 2}},
-    {2, 512, 2, {16, 77}},
+    {1, 1, 1, 0, {1}},
+    {10, 8, 0, 0, {0}},
+    {10, 8, 3, 0, {0, 0, 0}},
+    {3, 7, 2, 0, {4, 9}},
+    {3, 33, 3, 1, {4, 9, 6}},
+    {50, 64, 3, 0, {1, 77, 20}},
+    {50, 40, 6, 2, {0, 17, 0, 1, 77, 30}},
+    {20, 16, 4, 4, {3, 1, 0, 8}},
+    {500, 130, 5, 0, {3, 3, 8, 1, 2}},
+    {2, 512, 2, 0, {16, 77}},
+    {1, 65, 9, 0, {77, 77, 77, 77, 77, 77, 77, 77, 77}},
+    {300, 768, 5, 1, {20, 77, 1, 50, 12}},
+    /* many sequences, one token in most rows: what padding to a fixed length looks like */
+    {4, 36, 40, 3, {31, 77, 7, 12, 50, 1, 22, 64, 9, 10, 11, 77, 8,  30, 2,  16, 17, 3,  40, 21,
+                    6,  77, 5, 13, 18, 1, 20, 33, 4, 15, 19, 70, 14, 32, 23, 10, 9,  77, 77, 12}},
 };
 
 typedef struct text_setup {
     check_case c;
-    int64_t n_rows, longest;
+    int64_t n_rows, n_counted, longest; /* rows: all, those before the padding */
     double offsets[MAX_SEQUENCES + 1];
     double *position; /* of each row in its sequence */
     check_tensor *tokens, *offset_tensor;
@@ -202,19 +212,24 @@ static void begin_text(text_setup *t, check_target *target, const captions *batc
     t->n_rows = t->longest = 0;
     t->offsets[0] = 0.0;
     for (int b = 0; b < batch->n_sequences; b++) {
-        t->n_rows += batch->lengths[b];
-        if (batch->lengths[b] > t->longest) t->longest = batch->lengths[b];
+        const int length = batch->lengths[b];
+        t->n_rows += length;
+        if (length > t->longest) t->longest = length;
         t->offsets[b + 1] = (double)t->n_rows;
     }
-    check_begin(&t->c, target, "%d sequences, %lld tokens, V %lld, C %lld", batch->n_sequences,
-                (long long)t->n_rows, (long long)batch->vocab, (long long)batch->c);
+    t->n_counted = (int64_t)t->offsets[batch->n_sequences - batch->n_padding];
+    check_begin(&t->c, target, "%d sequences, %d of them padding, %lld tokens, V %lld, C %lld",
+                batch->n_sequences, batch->n_padding, (long long)t->n_rows, (long long)batch->vocab,
+                (long long)batch->c);
     double *tokens = check_array(&t->c, t->n_rows);
     t->position = check_array(&t->c, t->n_rows);
     for (int b = 0; b < batch->n_sequences; b++)
         for (int i = 0; i < batch->lengths[b]; i++)
             t->position[(int64_t)t->offsets[b] + i] = (double)i;
-    for (int64_t i = 0; i < t->n_rows; i++)
+    for (int64_t i = 0; i < t->n_rows; i++) {
         tokens[i] = (double)dip_rng_below(&t->c.rng, (uint64_t)batch->vocab);
+        if (batch->vocab == 4 && i % 8) tokens[i] = 2.0;
+    }
     t->tokens = check_input_values(&t->c, "tokens", CHECK_I32, t->n_rows, tokens);
     t->offset_tensor =
         check_input_values(&t->c, "offsets", CHECK_I32, batch->n_sequences + 1, t->offsets);
@@ -263,7 +278,20 @@ static dip_status call_text_backward(dip_exec *exec, void *context)
 {
     text_embed *a = context;
     return exec->ops->text_embed_backward(exec, a->d_table, a->d_pos, a->d_out, a->tokens,
-                                          a->offsets, a->n_sequences, a->n_rows, a->vocab, a->c);
+                                          a->offsets, a->order, a->n_sequences, a->n_rows, a->vocab,
+                                          a->c);
+}
+
+/* Rows sorted by token, -1 for the padding. */
+static check_tensor *order_of(text_setup *t, int64_t vocab)
+{
+    double *order = check_array(&t->c, t->n_rows);
+    int64_t n = 0;
+    for (int64_t token = 0; token < vocab; token++)
+        for (int64_t row = 0; row < t->n_counted; row++)
+            if ((int64_t)t->tokens->values[row] == token) order[n++] = (double)row;
+    for (; n < t->n_rows; n++) order[n] = -1.0;
+    return check_input_values(&t->c, "order", CHECK_I32, t->n_rows, order);
 }
 
 static void check_text_embed_backward(check_target *target)
@@ -272,8 +300,10 @@ static void check_text_embed_backward(check_target *target)
         text_setup t;
         const int64_t c = batches[i].c, vocab = batches[i].vocab;
         begin_text(&t, target, &batches[i]);
-        check_tensor *d_out =
-            check_input(&t.c, "d_out", check_activation_type(target), t.n_rows * c, 0.0, 1.0);
+        double *gradients = check_array(&t.c, t.n_rows * c);
+        for (int64_t j = 0; j < t.n_counted * c; j++) gradients[j] = dip_rng_normal(&t.c.rng);
+        check_tensor *d_out = check_input_values(&t.c, "d_out", check_activation_type(target),
+                                                 t.n_rows * c, gradients);
         check_tensor *d_table = check_updated(&t.c, "d_table", CHECK_F32, vocab * c, 0.0, 1.0);
         check_tensor *d_pos = check_updated(&t.c, "d_pos", CHECK_F32, t.longest * c, 0.0, 1.0);
         text_embed a = {.n_sequences = batches[i].n_sequences,
@@ -284,6 +314,7 @@ static void check_text_embed_backward(check_target *target)
                         .d_pos = d_pos->data,
                         .tokens = t.tokens->data,
                         .offsets = t.offset_tensor->data,
+                        .order = order_of(&t, vocab)->data,
                         .d_out = d_out->data};
         check_run(&t.c, call_text_backward, NULL, &a);
         double *results[2][2];

@@ -17,6 +17,7 @@
 #include "model/folder.h"
 #include "model/model.h"
 #include "model/safetensors.h"
+#include "train/devices.h"
 
 #define SCRATCH TEST_BINARY_DIR "/scratch/test_model_api"
 #define COPY    SCRATCH "/copy"
@@ -73,6 +74,7 @@ static int tear_down(void **state)
 static dip_model *open_golden(dip_model_options options)
 {
     dip_model *model;
+    if (!options.device) options.device = device_under_test();
     dip_status status = dip_model_open(&model, GOLDEN, &options);
     if (status != DIP_OK) print_error("%s\n", dip_error());
     assert_int_equal(status, DIP_OK);
@@ -105,9 +107,9 @@ static void test_equals_open_clip(void **state)
         float tolerance;
     } ways[] = {
         {"reference", "fp32", 5e-6f},
-        {"cpu", "fp32", 5e-6f},
+        {device_under_test(), "fp32", 5e-6f},
         {"reference", "bf16", 3e-2f},
-        {"cpu", "bf16", 3e-2f},
+        {device_under_test(), "bf16", 3e-2f},
     };
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         float tolerance = ways[w].tolerance, rows[N_TEXTS][E];
@@ -162,7 +164,8 @@ static void test_queries(void **state)
     assert_int_equal(dip_model_image_size(model), 16);
     assert_int_equal(dip_model_context_length(model), 10);
     assert_true(fabsf(dip_model_logit_scale(model) - 20) < 1e-4f);
-    assert_string_equal(dip_model_precision(model), dip_cpu_has_fast_bf16() ? "bf16" : "fp32");
+    assert_string_equal(dip_model_precision(model),
+                        dip_device_has_fast_bf16("auto") ? "bf16" : "fp32");
     dip_model_close(model);
     model = open_golden((dip_model_options){.device = "reference"});
     assert_string_equal(dip_model_precision(model), "fp32");

@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/scratch.h"
 #include "model/safetensors.h"
+#include "train/devices.h"
 #include "train/step.h"
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/"
@@ -240,20 +241,23 @@ static void check_run(const char *model, const char *device, dip_dtype dtype, co
 }
 
 static const char *const models[] = {"open_clip_tok", "open_clip_avg"};
-static const char *const devices[] = {"reference", "cpu"};
-
 static void test_fp32(void **state)
 {
     (void)state;
+    const char *devices[2];
+    const int n_devices = devices_under_test(devices);
     for (int m = 0; m < 2; m++)
-        for (int d = 0; d < 2; d++) check_run(models[m], devices[d], DIP_F32, &fp32_bounds);
+        for (int d = 0; d < n_devices; d++) check_run(models[m], devices[d], DIP_F32, &fp32_bounds);
 }
 
 static void test_bf16(void **state)
 {
     (void)state;
+    const char *devices[2];
+    const int n_devices = devices_under_test(devices);
     for (int m = 0; m < 2; m++)
-        for (int d = 0; d < 2; d++) check_run(models[m], devices[d], DIP_BF16, &bf16_bounds);
+        for (int d = 0; d < n_devices; d++)
+            check_run(models[m], devices[d], DIP_BF16, &bf16_bounds);
 }
 
 /* Its configuration and weights through our writers: every value and key as it was. */

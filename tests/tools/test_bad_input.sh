@@ -187,8 +187,8 @@ expect 2 pretrain --config none.json
 says "cannot open none.json"
 
 # --- values, and words
-refused --batch-size 0 --epocs 3 --lr inf --wd 12x --precision fp8 --beta1 1 --warmup
-says '--batch-size: "0"' "did you mean --epochs?" '--lr: "inf"' '--wd: "12x"' '--precision: "fp8"' \
+refused --batch-size 0 --epocs 3 --lr inf --wd 12x --precision fp16 --beta1 1 --warmup
+says '--batch-size: "0"' "did you mean --epochs?" '--lr: "inf"' '--wd: "12x"' '--precision: "fp16"' \
     '--beta1: "1"' "--warmup: the value is missing"
 refused --batch-size -3
 refused --lr nan

@@ -296,7 +296,7 @@ static void writer_open(writer *w)
     char *tokenizer = dip_path_join(tiny_dir, "spm.model");
     dip_model_config config;
     const dip_step_options options = {
-        .device = "cpu",
+        .device = device_under_test(),
         .dtype = DIP_F32,
         .n_threads = 1,
         .micro_batch = 2,

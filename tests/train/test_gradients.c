@@ -10,6 +10,7 @@
 
 #include "core/rng.h"
 #include "model/double_clip.h"
+#include "train/devices.h"
 #include "train/step.h"
 
 enum { BATCH = 6, SIZE = 8, CONTEXT = 7, VOCAB = 13 };
@@ -80,11 +81,36 @@ static void make_fixture(fixture *f, const dip_model_config *config)
                            .group = f->group};
 }
 
+static void read_gradients(dip_step *step, double *grads)
+{
+    const int64_t n = step->clip->table.n_values;
+    float *host = copy_from_device(&step->exec, step->params.grads, (size_t)n * sizeof *host);
+    for (int64_t i = 0; i < n; i++) grads[i] = (double)host[i];
+    free(host);
+}
+
+/* The weights as the ops see them. */
+static void read_values(dip_step *step, double *values)
+{
+    const dip_param_table *table = &step->clip->table;
+    const int64_t n = table->n_values, at = table->params[step->clip->logit_scale].offset;
+    const size_t element = dip_dtype_bytes(step->options.dtype);
+    void *host = copy_from_device(&step->exec, step->params.values, (size_t)n * element);
+    for (int64_t i = 0; i < n; i++)
+        values[i] = step->options.dtype == DIP_BF16
+                        ? (double)dip_bf16_to_float(((const dip_bf16 *)host)[i])
+                        : (double)((const float *)host)[i];
+    free(host);
+    /* The scale is used from its fp32 master. */
+    float scale;
+    from_device(&step->exec, &scale, step->params.master + at, sizeof scale);
+    values[at] = (double)scale;
+}
+
 /* Gradients of one step (learning rate 0: the weights stay) and the weights it used, as double. */
 static double gradients_of(const fixture *f, const char *device, dip_dtype dtype, int64_t n_micro,
                            dip_duplicates duplicates, double *grads, double *values)
 {
-    const int64_t n = f->clip.table.n_values;
     const dip_step_options options = {.device = device,
                                       .dtype = dtype,
                                       .n_threads = 2,
@@ -95,21 +121,13 @@ static double gradients_of(const fixture *f, const char *device, dip_dtype dtype
                                       .optimizer = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6}};
     dip_step step;
     dip_step_result result;
-    float *host = malloc((size_t)n * sizeof *host);
     assert_int_equal(dip_step_open(&step, &f->clip, &options), DIP_OK);
     assert_int_equal(dip_step_init_weights(&step, 3), DIP_OK);
     assert_int_equal(dip_step_run(&step, &result, &f->batch, 0.0), DIP_OK);
     assert_true(result.applied);
-    for (int64_t i = 0; i < n; i++) grads[i] = (double)step.params.grads[i];
-    for (int64_t i = 0; i < n && values; i++)
-        values[i] = dtype == DIP_BF16
-                        ? (double)dip_bf16_to_float(((dip_bf16 *)step.params.values)[i])
-                        : (double)step.params.master[i];
-    /* The scale is used from its fp32 master. */
-    const int64_t at = f->clip.table.params[f->clip.logit_scale].offset;
-    if (values) values[at] = (double)step.params.master[at];
+    read_gradients(&step, grads);
+    if (values) read_values(&step, values);
     dip_step_close(&step);
-    free(host);
     return result.loss;
 }
 
@@ -159,8 +177,9 @@ static double direction_error(const fixture *f, const double *grads, double *val
 
 static void check_fp32(const dip_model_config *config, int64_t n_micro, dip_duplicates duplicates)
 {
-    static const char *const devices[] = {"reference", "cpu"};
-    for (int d = 0; d < 2; d++) {
+    const char *devices[2];
+    const int n_devices = devices_under_test(devices);
+    for (int d = 0; d < n_devices; d++) {
         fixture f;
         make_fixture(&f, config);
         const int64_t n = f.clip.table.n_values;
@@ -250,10 +269,10 @@ static void test_bf16(void **state)
     assert_int_equal(dip_step_open(&step, &f.clip, &options), DIP_OK);
     assert_int_equal(dip_step_upload(&step, rounded, NULL), DIP_OK);
     assert_int_equal(dip_step_run(&step, &result, &f.batch, 0.0), DIP_OK);
-    for (int64_t i = 0; i < n; i++) truth[i] = (double)step.params.grads[i];
+    read_gradients(&step, truth);
     dip_step_close(&step);
     gradients_of(&f, "reference", DIP_BF16, 1, DIP_DUP_NEGATIVE, plain, NULL);
-    gradients_of(&f, "cpu", DIP_BF16, 1, DIP_DUP_NEGATIVE, fast, NULL);
+    gradients_of(&f, device_under_test(), DIP_BF16, 1, DIP_DUP_NEGATIVE, fast, NULL);
     for (int i = 0; i < table->n_params; i++) {
         const double allowed = distance(&table->params[i], plain, truth);
         const double error = distance(&table->params[i], fast, truth);
@@ -262,8 +281,8 @@ static void test_bf16(void **state)
                      allowed);
         /* 2x the naive error, plus one bf16 rounding (2^-8) where the naive one was lucky */
         if (!(error <= 2 * allowed + 0x1p-8))
-            fail_msg("cpu bf16: gradient of %s is off by %.3g, reference by %.3g",
-                     table->params[i].name, error, allowed);
+            fail_msg("%s bf16: gradient of %s is off by %.3g, reference by %.3g",
+                     device_under_test(), table->params[i].name, error, allowed);
     }
     dip_clip_free(&f.clip);
     free(truth);

@@ -40,24 +40,29 @@ static void assert_same_checkpoint(const char *name, const char *other, const ch
 
 static void check_overfits(const char *name, const char *precision)
 {
-    char *flags = dip_format("--precision %s --batch-size 32 --epochs 150 --save-frequency 0 "
+    const int n_epochs = DEVICE_IS_SLOW ? 30 : 150;
+    char *flags = dip_format("--precision %s --batch-size 32 --epochs %d --save-frequency 0 "
                              "--warmup 10 --val-data %s/shards --val-frequency 1000000 "
                              "--crop-scale-min 1 --crop-ratio 1 --flip 0 --caption-lines first "
                              "--ema-decay 0",
-                             precision, tiny_dir);
+                             precision, n_epochs, tiny_dir);
     cJSON *summary;
     if (tiny_run(name, flags, NULL, &summary) != DIP_OK) fail_msg("%s", dip_error());
     const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(summary, "metrics");
-    assert_true(figure(summary, "loss") < 0.05); /* ln 32 = 3.47 at the start */
-    assert_true(figure(metrics, "clip_val_loss") < 0.05);
-    assert_true(figure(metrics, "image_to_text_R@1") == 1);
-    assert_true(figure(metrics, "text_to_image_R@1") == 1);
+    /* ln 32 = 3.47 at the start */
+    const double loss = DEVICE_IS_SLOW ? 2 : 0.05, recall = DEVICE_IS_SLOW ? 0.25 : 1;
+    assert_true(figure(summary, "loss") < loss);
+    assert_true(figure(metrics, "clip_val_loss") < loss);
+    assert_true(figure(metrics, "image_to_text_R@1") >= recall);
+    assert_true(figure(metrics, "text_to_image_R@1") >= recall);
     assert_true(figure(metrics, "num_samples") == TINY_PAIRS);
-    assert_true(figure(summary, "step") == 150);
-    assert_true(figure(summary, "samples_seen") == 150 * TINY_PAIRS);
-    assert_true(tiny_has(name, "epoch_150"));
+    assert_true(figure(summary, "step") == n_epochs);
+    assert_true(figure(summary, "samples_seen") == n_epochs * TINY_PAIRS);
+    char *last = dip_format("epoch_%d", n_epochs);
+    assert_true(tiny_has(name, last));
     assert_true(tiny_has(name, "results.jsonl"));
     cJSON_Delete(summary);
+    free(last);
     free(flags);
 }
 
@@ -81,7 +86,7 @@ static void check_same_bits(const char *precision)
                                            "--workers 4 --threads 2 --prefetch 5",
                                            "--workers 1 --threads 3"};
     char *first = dip_format("same_%s_0", precision);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < (DEVICE_IS_SLOW ? 2 : 4); i++) {
         char *name = dip_format("same_%s_%d", precision, i);
         char *flags = dip_format("--precision %s %s", precision, machines[i]);
         tiny_run_ok(name, flags);
@@ -109,6 +114,30 @@ static void test_same_bits_bf16(void **state)
 {
     (void)state;
     check_same_bits("bf16");
+}
+
+/* Activations computed again are the same activations. */
+static void test_recomputed_run(void **state)
+{
+    (void)state;
+    tiny_run_ok("kept", "--recompute none");
+    tiny_run_ok("recomputed", "--recompute block");
+    assert_same_checkpoint("kept", "recomputed", "epoch_3");
+}
+
+/* Before anything is made: what is needed, what is there, what would fit. */
+static void test_too_little_memory(void **state)
+{
+    (void)state;
+    cJSON *summary;
+    assert_int_equal(tiny_run("tight", "--memory 300K", NULL, &summary), DIP_NOMEM);
+    assert_non_null(strstr(dip_error(), "--batch-size 8 (--accum-freq 1) needs "));
+    assert_non_null(strstr(dip_error(), " has 0.29 MiB for it"));
+    assert_non_null(strstr(dip_error(), "0 with block"));
+    assert_null(summary);
+    char *folder = dip_format("%s/logs/tight", tiny_dir);
+    assert_false(dip_path_exists(folder));
+    free(folder);
 }
 
 /* Every figure of trainer.json but the configuration (which has the other name in it). */
@@ -160,8 +189,11 @@ static void *raise_stop(void *stop)
 static void test_resumed_after_a_stop(void **state)
 {
     (void)state;
-    const char *flags = "--precision bf16 --batch-size 4 --accum-freq 2 --epochs 30 "
-                        "--save-frequency 0 --caption-duplicates positive";
+    const char *flags = DEVICE_IS_SLOW
+                            ? "--precision bf16 --batch-size 4 --accum-freq 2 --epochs 5 "
+                              "--save-frequency 0 --caption-duplicates positive"
+                            : "--precision bf16 --batch-size 4 --accum-freq 2 --epochs 30 "
+                              "--save-frequency 0 --caption-duplicates positive";
     volatile sig_atomic_t stop = 0;
     pthread_t thread;
     tiny_run_ok("straight", flags);
@@ -179,7 +211,7 @@ static void test_resumed_after_a_stop(void **state)
         assert_int_equal(status, DIP_OK); /* a fast machine */
     }
     cJSON_Delete(summary);
-    assert_same_checkpoint("straight", "stopped", "epoch_30");
+    assert_same_checkpoint("straight", "stopped", DEVICE_IS_SLOW ? "epoch_5" : "epoch_30");
 }
 
 /* ---- figures with a formula ------------------------------------------------------------ */
@@ -242,7 +274,7 @@ static void bench_open(bench *b, dip_dtype dtype, double ema_decay)
                                     .activation = DIP_ACT_GELU};
     for (int i = 0; i < 3; i++) config.preprocess.std[i] = 0.3f;
     const dip_step_options options = {
-        .device = "cpu",
+        .device = device_under_test(),
         .dtype = dtype,
         .n_threads = 2,
         .micro_batch = 8,
@@ -272,6 +304,19 @@ static void bench_close(bench *b)
     dip_clip_free(&b->clip);
 }
 
+static float *read_values(bench *b, const float *device_values)
+{
+    return copy_from_device(&b->step.exec, device_values,
+                            (size_t)b->clip.table.n_values * sizeof(float));
+}
+
+static int64_t n_updates(bench *b)
+{
+    int64_t n;
+    assert_int_equal(dip_optimizer_n_updates(&b->step.exec, &b->step.optimizer, &n), DIP_OK);
+    return n;
+}
+
 static void test_average_of_the_weights(void **state)
 {
     (void)state;
@@ -281,22 +326,64 @@ static void test_average_of_the_weights(void **state)
     const int64_t n = b.clip.table.n_values;
     double *average = malloc((size_t)n * sizeof *average);
     double moved = 0;
-    for (int64_t i = 0; i < n; i++) average[i] = (double)b.step.params.master[i];
+    float *master = read_values(&b, b.step.params.master);
+    for (int64_t i = 0; i < n; i++) average[i] = (double)master[i];
     for (int s = 0; s < 5; s++) {
         assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-2), DIP_OK);
         assert_true(result.applied);
-        for (int64_t i = 0; i < n; i++)
-            average[i] = 0.75 * average[i] + 0.25 * (double)b.step.params.master[i];
+        free(master);
+        master = read_values(&b, b.step.params.master);
+        for (int64_t i = 0; i < n; i++) average[i] = 0.75 * average[i] + 0.25 * (double)master[i];
     }
+    float *ema = read_values(&b, b.step.optimizer.ema);
     for (int64_t i = 0; i < n; i++) {
-        const double got = (double)b.step.optimizer.ema[i];
+        const double got = (double)ema[i];
         if (!(fabs(got - average[i]) <= 1e-6 * (1 + fabs(average[i]))))
             fail_msg("value %lld: average %.9g, not %.9g", (long long)i, got, average[i]);
-        moved = fmax(moved, fabs(average[i] - (double)b.step.params.master[i]));
+        moved = fmax(moved, fabs(average[i] - (double)master[i]));
     }
     assert_true(moved > 1e-3);
+    free(ema);
+    free(master);
     free(average);
     bench_close(&b);
+}
+
+/* ln 100 is where the logit scale stops, for the average too. */
+static void test_clamp_of_the_logit_scale(void **state)
+{
+    (void)state;
+    static const double starts[2] = {4.6, 0.01};
+    for (int i = 0; i < 2; i++) {
+        bench b;
+        dip_step_result result;
+        bench_open(&b, DIP_BF16, 0.5);
+        const int64_t at = b.clip.table.params[b.clip.logit_scale].offset;
+        const float limit = i == 0 ? 4.6051702f : 0;
+        float *values = read_values(&b, b.step.params.master), *ema;
+        values[at] = (float)starts[i];
+        assert_int_equal(dip_step_upload(&b.step, values, NULL), DIP_OK);
+        double average = (double)values[at];
+        /* Which way the loss pulls is the pairs' business: take the other end if need be. */
+        bool clamped = false;
+        for (int s = 0; s < 3; s++) {
+            assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 0.5), DIP_OK);
+            free(values);
+            values = read_values(&b, b.step.params.master);
+            assert_true(values[at] >= 0 && values[at] <= 4.6051702f);
+            assert_true(fabs(result.logit_scale - exp((double)values[at])) < 1e-9);
+            average = 0.5 * average + 0.5 * (double)values[at];
+            clamped = clamped || values[at] == limit;
+        }
+        ema = read_values(&b, b.step.optimizer.ema);
+        assert_true(fabs((double)ema[at] - average) < 1e-6);
+        print_message("from %g: %g\n", starts[i], (double)values[at]);
+        free(ema);
+        free(values);
+        bench_close(&b);
+        if (clamped) return;
+    }
+    fail_msg("no step reached an end of the range");
 }
 
 static void test_accumulation(void **state)
@@ -339,40 +426,56 @@ static void test_accumulation(void **state)
 
 /* ---- steps that are not finite --------------------------------------------------------- */
 
+/* Everything that a step changes. */
+enum { N_LIVE = 4 };
+
+static void read_live(bench *b, float *live[N_LIVE])
+{
+    const dip_optimizer *o = &b->step.optimizer;
+    const float *const at[N_LIVE] = {b->step.params.master, o->m, o->v, o->ema};
+    for (int i = 0; i < N_LIVE; i++) live[i] = read_values(b, at[i]);
+}
+
+static void free_live(float *live[N_LIVE])
+{
+    for (int i = 0; i < N_LIVE; i++) free(live[i]);
+}
+
+static void assert_untouched(bench *b, float *const kept[N_LIVE])
+{
+    const size_t bytes = (size_t)b->clip.table.n_values * sizeof(float);
+    float *live[N_LIVE];
+    read_live(b, live);
+    for (int i = 0; i < N_LIVE; i++) assert_memory_equal(kept[i], live[i], bytes);
+    free_live(live);
+}
+
 /* `poison` in one weight: the step changes nothing at all, and the next good one goes on. */
 static void check_skips(float poison, dip_dtype dtype)
 {
     bench b;
     dip_step_result result;
     bench_open(&b, dtype, 0.5);
-    dip_optimizer *o = &b.step.optimizer;
-    const size_t bytes = (size_t)b.clip.table.n_values * sizeof(float);
-    float *good = malloc(bytes), *kept[4];
-    float *const live[4] = {b.step.params.master, o->m, o->v, o->ema};
+    float *good, *bad, *kept[N_LIVE];
     assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-3), DIP_OK);
     assert_true(result.applied);
-    memcpy(good, b.step.params.master, bytes);
-
+    good = read_values(&b, b.step.params.master);
+    bad = read_values(&b, b.step.params.master);
     const int at = dip_param_find(&b.clip.table, "visual.conv1.weight");
-    b.step.params.master[b.clip.table.params[at].offset] = poison;
-    float *bad = malloc(bytes);
-    memcpy(bad, b.step.params.master, bytes);
+    bad[b.clip.table.params[at].offset] = poison;
     assert_int_equal(dip_step_upload(&b.step, bad, NULL), DIP_OK);
-    for (int i = 0; i < 4; i++) {
-        kept[i] = malloc(bytes);
-        memcpy(kept[i], live[i], bytes);
-    }
+    read_live(&b, kept);
     assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-3), DIP_OK);
     assert_false(result.applied);
     assert_false(isfinite(result.loss) && isfinite(result.grad_norm));
-    assert_int_equal(o->n_updates, 1);
-    for (int i = 0; i < 4; i++) assert_memory_equal(kept[i], live[i], bytes);
+    assert_int_equal(n_updates(&b), 1);
+    assert_untouched(&b, kept);
 
     assert_int_equal(dip_step_upload(&b.step, good, NULL), DIP_OK);
     assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-3), DIP_OK);
     assert_true(result.applied);
-    assert_int_equal(o->n_updates, 2);
-    for (int i = 0; i < 4; i++) free(kept[i]);
+    assert_int_equal(n_updates(&b), 2);
+    free_live(kept);
     free(good);
     free(bad);
     bench_close(&b);
@@ -384,28 +487,29 @@ static void test_bad_gradient_is_skipped(void **state)
     (void)state;
     bench b;
     dip_step_result result;
-    double norm;
-    bool applied;
     bench_open(&b, DIP_F32, 0.5);
-    dip_optimizer *o = &b.step.optimizer;
-    const size_t bytes = (size_t)b.clip.table.n_values * sizeof(float);
-    float *const live[4] = {b.step.params.master, o->m, o->v, o->ema}, *kept[4];
-    assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-3), DIP_OK);
-    for (int i = 0; i < 4; i++) {
-        kept[i] = malloc(bytes);
-        memcpy(kept[i], live[i], bytes);
-    }
+    dip_step *step = &b.step;
+    const double lr = 1e-3, loss = 1;
+    float *kept[N_LIVE];
+    assert_int_equal(dip_step_run(step, &result, &b.batch, lr), DIP_OK);
+    read_live(&b, kept);
     static const float poisons[2] = {INFINITY, NAN};
     for (int p = 0; p < 2; p++) {
-        b.step.params.grads[b.clip.table.n_values / 2] = poisons[p];
-        assert_int_equal(dip_optimizer_step(&b.step.exec, o, &b.step.params, 1e-3, &norm, &applied),
+        dip_update update;
+        to_device(&step->exec, step->params.grads + b.clip.table.n_values / 2, &poisons[p],
+                  sizeof(float));
+        to_device(&step->exec, step->inputs[0].lr, &lr, sizeof lr);
+        to_device(&step->exec, step->loss, &loss, sizeof loss);
+        assert_int_equal(dip_optimizer_step(&step->exec, &step->optimizer, &step->params,
+                                            step->inputs[0].lr, step->loss),
                          DIP_OK);
-        assert_false(applied);
-        assert_false(isfinite(norm));
-        assert_int_equal(o->n_updates, 1);
-        for (int i = 0; i < 4; i++) assert_memory_equal(kept[i], live[i], bytes);
+        from_device(&step->exec, &update, step->optimizer.update, sizeof update);
+        assert_int_equal(update.applied, 0);
+        assert_false(isfinite(update.grad_norm));
+        assert_int_equal(n_updates(&b), 1);
+        assert_untouched(&b, kept);
     }
-    for (int i = 0; i < 4; i++) free(kept[i]);
+    free_live(kept);
     bench_close(&b);
 }
 
@@ -431,8 +535,40 @@ static void test_far_too_large_rate(void **state)
         assert_int_equal(dip_step_run(&b.step, &result, &b.batch, 1e-3), DIP_OK);
         assert_false(result.applied);
     }
-    assert_int_equal(b.step.optimizer.n_updates, 1);
+    assert_int_equal(n_updates(&b), 1);
     bench_close(&b);
+}
+
+/* Weights that grow a hundred thousand times a step, until nothing is finite: the steps from there
+ * on are skipped, each counted as itself, however many were handed in before the first result came.
+ */
+static void test_skipped_steps_are_counted_in_order(void **state)
+{
+    (void)state;
+    cJSON *summary;
+    assert_int_equal(
+        tiny_run("thrown", "--lr 1000 --wd 100 --warmup 0 --epochs 10", NULL, &summary),
+        DIP_NUMERIC);
+    assert_non_null(strstr(dip_error(), "3 steps in a row"));
+    const int last = (int)figure(summary, "step");
+    assert_true(figure(summary, "skipped_steps") == 3);
+    assert_true(last > 4 && last < 40);
+    assert_true(figure(summary, "samples_seen") == 8 * last);
+    cJSON_Delete(summary);
+    char *path = dip_format("%s/logs/thrown/out.log", tiny_dir), *log;
+    size_t n;
+    assert_int_equal(dip_file_read(&log, &n, path, 1 << 20), DIP_OK);
+    const char *at = log;
+    for (int step = last - 3; step <= last + 1; step++) {
+        char *line = dip_format("step %d changed nothing", step);
+        const char *found = strstr(at, line);
+        if ((found != NULL) != (step > last - 3 && step <= last))
+            fail_msg("'%s' is %s out.log", line, found ? "in" : "not in");
+        if (found) at = found;
+        free(line);
+    }
+    free(log);
+    free(path);
 }
 
 /* Pixels divided by next to nothing: no step of the run is finite. */
@@ -481,15 +617,19 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_average_of_the_weights),
+        cmocka_unit_test(test_clamp_of_the_logit_scale),
         cmocka_unit_test(test_bad_step_is_skipped),
         cmocka_unit_test(test_bad_gradient_is_skipped),
         cmocka_unit_test(test_far_too_large_rate),
+        cmocka_unit_test(test_skipped_steps_are_counted_in_order),
         cmocka_unit_test(test_bad_steps_end_the_run),
         cmocka_unit_test(test_accumulation),
         cmocka_unit_test(test_overfits_fp32),
         cmocka_unit_test(test_overfits_bf16),
         cmocka_unit_test(test_same_bits_fp32),
         cmocka_unit_test(test_same_bits_bf16),
+        cmocka_unit_test(test_recomputed_run),
+        cmocka_unit_test(test_too_little_memory),
         cmocka_unit_test(test_resumed_at_every_step),
         cmocka_unit_test(test_resumed_after_a_stop),
     };

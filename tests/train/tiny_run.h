@@ -15,6 +15,7 @@
 #include "data/image.h"
 #include "data/shard_writer.h"
 #include "text/tokenizer.h"
+#include "train/devices.h"
 #include "train/trainer.h"
 
 enum { TINY_SIDE = 16, TINY_COLOURS = 8, TINY_SHAPES = 4, TINY_PAIRS = TINY_COLOURS * TINY_SHAPES };
@@ -89,11 +90,13 @@ static inline void tiny_write_text(const char *path, const char *text)
     assert_int_equal(dip_file_write(path, text, strlen(text)), DIP_OK);
 }
 
-/* Make everything below TEST_BINARY_DIR/scratch/NAME. */
+/* Make everything below TEST_BINARY_DIR/scratch/NAME_DEVICE. */
 static inline void tiny_init(const char *name)
 {
     int i = 0;
-    tiny_dir = scratch_init(name);
+    char *folder = dip_format("%s_%s", name, device_under_test());
+    tiny_dir = scratch_init(folder);
+    free(folder);
     dip_log_set_quiet(true);
     char *shards = dip_format("%s/shards/{00..}.tar", tiny_dir);
     char *tokenizer = dip_format("%s/spm.model", tiny_dir);
@@ -119,8 +122,8 @@ static inline void tiny_init(const char *name)
         " \"wd\": 0.1, \"workers\": 2, \"threads\": 2, \"precision\": \"fp32\","
         " \"ema_decay\": 0.9, \"crop_scale_min\": 0.6, \"flip\": 0.5,"
         " \"caption_lines\": \"random\", \"max_skipped_steps\": 3, \"val_frequency\": 0,"
-        " \"seed\": 5}\n",
-        tiny_dir, tokenizer, model, tiny_dir);
+        " \"seed\": 5, \"device\": \"%s\"}\n",
+        tiny_dir, tokenizer, model, tiny_dir, device_under_test());
     tiny_write_text(run, text);
     free(text);
     free(run);
