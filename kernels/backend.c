@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/log.h"
 #include "core/threads.h"
 #include "kernels/cpu/reference.h"
 #include "kernels/device.h"
@@ -230,9 +231,19 @@ dip_status dip_exec_open(dip_exec *exec, const char *name, dip_dtype dtype, int 
         return dip_fail(DIP_CONFIG, "%d compute threads: 0 (all cores) to %d are possible",
                         n_threads, MAX_THREADS);
     if (strcmp(name, "auto") == 0) {
-        for (int i = 0; i < N_BACKENDS && status == DIP_UNSUPPORTED; i++)
-            if (backends[i].automatic)
-                status = open_backend(exec, &backends[i], 0, dtype, n_threads);
+        for (int i = 0; i < N_BACKENDS && status == DIP_UNSUPPORTED; i++) {
+            if (!backends[i].automatic) continue;
+            status = open_backend(exec, &backends[i], 0, dtype, n_threads);
+#ifdef DIPTYCH_CUDA
+            /* A GPU that is there and cannot be used should not go unmentioned. */
+            if (status == DIP_UNSUPPORTED && backends[i].numbered) {
+                char *reason = strdup(dip_error());
+                if (reason && dip_cuda_device_count() > 0)
+                    dip_warn("the GPU is not used: %s", reason);
+                free(reason);
+            }
+#endif
+        }
         return status;
     }
     const backend *found = find_backend(&status, name, &ordinal);

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "core/log.h"
+
 enum { MATRICES = 4 }; /* of a block */
 
 typedef struct matrix {
@@ -60,6 +62,9 @@ static int add_blocks(dip_fp8_weight *weights, int n, const dip_param_set *param
 dip_status dip_step_use_fp8(dip_step *step)
 {
     const dip_clip *clip = step->clip;
+    if (step->options.micro_batch % 16 != 0)
+        dip_warn("fp8: products of row counts that are not multiples of 16 are computed in bf16; a "
+                 "batch size that is a multiple of 16 avoids most of them");
     const int n_vision = clip->config.vision.layers, n_text = clip->config.text.layers;
     dip_fp8_weight *weights = calloc((size_t)((n_vision + n_text) * MATRICES), sizeof *weights);
     if (!weights)

@@ -256,13 +256,15 @@ bool release_block(std::vector<int> &list)
 {
     const thread *waits = nullptr;
     for (int i = 0; i < n_threads; i++) {
-        thread &t = threads[(size_t)i];
+        const thread &t = threads[(size_t)i];
         if (t.is != state::at_barrier) continue;
         if (!waits) waits = &t;
-        if (!same_call(t.at, waits->at)) {
-            for (int w = 0; w * LANES < n_threads; w++) print_warp(w);
+        if (!same_call(t.at, waits->at))
             emulated::stop("the threads of a block are not at the same __syncthreads");
-        }
+    }
+    for (int i = 0; i < n_threads; i++) {
+        thread &t = threads[(size_t)i];
+        if (t.is != state::at_barrier) continue;
         t.is = state::runnable;
         if (list.empty() || list.back() != i / LANES) list.push_back(i / LANES);
     }
@@ -310,7 +312,8 @@ void stop(const char *format, ...)
             std::fprintf(stderr, ", thread (%u, %u, %u), number %d", threadIdx.x, threadIdx.y,
                          threadIdx.z, current);
         std::fputc('\n', stderr);
-        if (current_warp >= 0) print_warp(current_warp);
+        for (int w = 0; w * LANES < n_threads; w++)
+            if (current_warp < 0 || w == current_warp) print_warp(w);
     }
     std::abort();
 }

@@ -143,6 +143,9 @@ void test_divergence_is_reported(void **)
         expect_death("threads 40 to 40: returned", [] { DIP_LAUNCH(left_early, 3, 64, 0, 0)(); });
         expect_death("mask 0xffff", [] { DIP_LAUNCH(partial_mask, 1, 32, 0, 0)(); });
         expect_death("a warp of 8 threads", [] { DIP_LAUNCH(part_of_a_warp, 1, 40, 0, 0)(); });
+        expect_death("threads 32 to 63: at __syncthreads", [] {
+            DIP_LAUNCH(diverged_barrier, 1, 64, 0, 0)();
+        });
         expect_death("not at the same __syncthreads", [] {
             DIP_LAUNCH(diverged_barrier, 1, 64, 0, 0)();
         });
