@@ -232,7 +232,8 @@ static dip_status launch_forward_tiles(dip_exec *exec, void *out, float *lse, co
                                        forward_plan plan)
 {
     const dim3 grid((unsigned)(shape.n_sequences * shape.n_heads), (unsigned)plan.n_blocks);
-    DIP_TRY_CUDA(DIP_ALLOW_SHARED((forward_tiles<D, WHOLE>), plan.shared_bytes));
+    /* Both towers launch it, with different sizes: never less than a recorded launch needs. */
+    DIP_TRY_CUDA(DIP_ALLOW_SHARED((forward_tiles<D, WHOLE>), dip_cuda_of(exec)->max_shared_bytes));
     DIP_LAUNCH((forward_tiles<D, WHOLE>), grid, plan.n_warps * WARP, plan.shared_bytes,
                dip_cuda_of(exec)->stream)
     (static_cast<__nv_bfloat16 *>(out), lse, static_cast<const __nv_bfloat16 *>(qkv), offsets,

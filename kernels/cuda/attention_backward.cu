@@ -401,7 +401,8 @@ static dip_status launch_whole(dip_exec *exec, backward_tensors tensors, dip_att
     const int n_warps = (int)ceil_div(n_tiles, ceil_div(n_tiles, max_warps(D)));
     const bool k_has_room = backward_bytes(n_rows, D, true, true) <= (size_t)cuda->max_shared_bytes;
     const size_t shared_bytes = backward_bytes(n_rows, D, true, k_has_room);
-    DIP_TRY_CUDA(DIP_ALLOW_SHARED((backward_keys<D, true>), shared_bytes));
+    /* Both towers launch it, with different sizes: never less than a recorded launch needs. */
+    DIP_TRY_CUDA(DIP_ALLOW_SHARED((backward_keys<D, true>), cuda->max_shared_bytes));
     DIP_LAUNCH((backward_keys<D, true>), (unsigned)(shape.n_sequences * shape.n_heads),
                n_warps * WARP, shared_bytes, cuda->stream)
     (tensors, sizes_of(shape), n_rows, k_has_room);
