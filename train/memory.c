@@ -191,9 +191,21 @@ static const char *human(char out[32], size_t n_bytes)
     return out;
 }
 
+/* Whose limit `usable` is: the option's, or what the device has. */
+static const char *limit_words(char out[96], const dip_step *step, size_t usable)
+{
+    char size[32];
+    human(size, usable);
+    if (step->options.memory_bytes && usable == step->options.memory_bytes)
+        snprintf(out, 96, "--memory allows %s", size);
+    else
+        snprintf(out, 96, "device %s has %s for it", step->exec.device->name, size);
+    return out;
+}
+
 static dip_status refuse(const dip_step *step, size_t needed, size_t usable)
 {
-    char needs[32], has[32];
+    char needs[32], limit[96];
     const dip_step_options *options = &step->options;
     char sizes[N_RECOMPUTES][64];
     for (int i = 0; i < N_RECOMPUTES; i++) {
@@ -202,12 +214,12 @@ static dip_status refuse(const dip_step *step, size_t needed, size_t usable)
                  (long long)n);
     }
     return dip_fail(DIP_NOMEM,
-                    "--batch-size %lld (--accum-freq %lld) needs %s with --recompute %s; "
-                    "device %s has %s for it. The largest --batch-size that fits: %s with "
-                    "--recompute none, %s with mlp, %s with block",
+                    "--batch-size %lld (--accum-freq %lld) needs %s with --recompute %s; %s. The "
+                    "largest --batch-size that fits: %s with --recompute none, %s with mlp, %s "
+                    "with block",
                     (long long)options->micro_batch, (long long)options->n_micro,
                     human(needs, needed), dip_recompute_name(options->recompute),
-                    step->exec.device->name, human(has, usable), sizes[DIP_RECOMPUTE_NONE],
+                    limit_words(limit, step, usable), sizes[DIP_RECOMPUTE_NONE],
                     sizes[DIP_RECOMPUTE_MLP], sizes[DIP_RECOMPUTE_BLOCK]);
 }
 

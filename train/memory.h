@@ -2,12 +2,12 @@
  *
  * Before anything is allocated the plan is compared with what may be used. A plan that is too large
  * is tried again with more of the activations forgotten and computed anew (--recompute auto); when
- * none fits, the refusal says what is needed, what is there, and the largest batch that would fit
- * with each --recompute.
+ * none fits, the refusal says what is needed, what the device has or --memory allows, and the
+ * largest batch that would fit with each --recompute.
  *
  * Usage:   dip_step_allocate in dip_step_open, with clip, options, exec and the optimizer's
- * constants in place; it leaves every pointer of the step bound. Errors:  DIP_NOMEM, DIP_CONFIG
- * (more rows than can be counted).                             */
+ *          constants in place; it leaves every pointer of the step bound.
+ * Errors:  DIP_NOMEM, DIP_CONFIG (more rows than can be counted).                            */
 #ifndef DIP_TRAIN_MEMORY_H
 #define DIP_TRAIN_MEMORY_H
 

@@ -293,7 +293,7 @@ static dip_status check_head_size(int head_size)
 
 static bool is_empty(dip_attention_shape shape)
 {
-    return shape.n_rows == 0 || shape.n_sequences == 0;
+    return shape.n_rows == 0 || shape.n_sequences == 0 || shape.max_length == 0;
 }
 
 static dip_status launched(dip_exec *exec, const char *op, dip_attention_shape shape, int line)

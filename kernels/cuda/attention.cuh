@@ -117,18 +117,6 @@ dip_status attention_backward_plain(dip_exec *exec, void *d_qkv, const void *d_o
 
 #define LOG2_E 1.44269504088896341f
 
-/* 2^x, good to 2 units of the last place; 0 for -infinity. */
-__device__ __forceinline__ float power_of_two(float x)
-{
-#ifdef __CUDA_ARCH__
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-#else
-    return exp2f(x);
-#endif
-}
-
 /* Two bf16 in a register, the first one low. */
 __device__ __forceinline__ uint32_t pair_of(float low, float high)
 {

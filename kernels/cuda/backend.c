@@ -198,7 +198,7 @@ fail:
 
 void dip_cuda_exec_free(dip_exec *exec)
 {
-    dip_cuda *cuda = dip_cuda_of(exec);
+    dip_cuda *cuda = exec->state;
     if (!cuda) return;
     if (dip_cuda_use(cuda->ordinal) == DIP_OK) {
         if (cuda->stream) cudaStreamSynchronize(cuda->stream);

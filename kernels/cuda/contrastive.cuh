@@ -70,16 +70,9 @@ template <> __device__ __forceinline__ float power<float>(float x)
 {
     return expf(x);
 }
-/* Good to 2 units of the last place. */
 template <> __device__ __forceinline__ float power<__nv_bfloat16>(float x)
 {
-#ifdef __CUDA_ARCH__
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-#else
-    return exp2f(x);
-#endif
+    return power_of_two(x);
 }
 
 /* A factor that exponentials of a tile have in common may be this many natural logarithms away from

@@ -57,13 +57,20 @@ typedef struct dip_cuda {
 
 enum { DIP_CUDA_PARTIALS_BYTES = 1 << 20 };
 
+/* Make the device current in this thread. It remembers which one is, so that it costs a comparison
+ * where nothing changes; nobody else in the thread may call cudaSetDevice. */
+dip_status dip_cuda_use(int ordinal);
+
+/* The state of an open executor, whose device becomes current in this thread: streams, events and
+ * kernels' attributes belong to a device, and a thread may run executors of several in turn. What
+ * is called from outside takes the state by this, or the device by dip_cuda_use, before its first
+ * call of CUDA. A device that cannot become current refuses that call with an error. */
 static inline dip_cuda *dip_cuda_of(const dip_exec *exec)
 {
-    return (dip_cuda *)exec->state;
+    dip_cuda *cuda = (dip_cuda *)exec->state;
+    (void)dip_cuda_use(cuda->ordinal);
+    return cuda;
 }
-
-/* Make the device current in this thread. Every entry that is called from outside does so. */
-dip_status dip_cuda_use(int ordinal);
 
 /* DIP_OK for cudaSuccess; else a sentence with the call, CUDA's words for it, file and line.
  * DIP_NOMEM for cudaErrorMemoryAllocation, else DIP_DEVICE. */
@@ -97,7 +104,7 @@ int dip_cuda_device_count(void);
 /* The device `ordinal`, or NULL with a sentence. */
 const dip_device *dip_cuda_device(int ordinal);
 dip_status dip_cuda_exec_init(dip_exec *exec); /* exec->device is set */
-void dip_cuda_exec_free(dip_exec *exec);
+void dip_cuda_exec_free(dip_exec *exec);       /* accepts one without a state */
 const char *dip_cuda_describe(const dip_exec *exec);
 
 /* For device.c and backend.c. */

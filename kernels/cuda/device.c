@@ -21,9 +21,10 @@ dip_status dip_cuda_use(int ordinal)
     return DIP_OK;
 }
 
+/* What dip_cuda_of does too, with a sentence when it cannot be done. */
 static dip_status use(const dip_exec *exec)
 {
-    return dip_cuda_use(dip_cuda_of(exec)->ordinal);
+    return dip_cuda_use(exec->device->ordinal);
 }
 
 /* ---- memory ----------------------------------------------------------------------------- */

@@ -1,8 +1,9 @@
-/* ptx.cuh - the instructions that CUDA C++ has no function for: tensor cores and the asynchronous
- * copy (sm_80 and newer). All are warp-wide: every lane of the warp calls them together.
+/* ptx.cuh - the instructions that CUDA C++ has no function for: tensor cores, the asynchronous copy
+ * (sm_80 and newer), and the power of two. Those of tensor cores are warp-wide: every lane of the
+ * warp calls them together. The others are per lane.
  *
  * Source: PTX ISA, "Matrix multiply-accumulate operation using mma instruction", "ldmatrix",
- * "cp.async". Fragment layouts, with g = lane / 4 and t = lane % 4:
+ * "cp.async", "ex2". Fragment layouts, with g = lane / 4 and t = lane % 4:
  *   A (16 x 16, row-major): a[0] = (g, 2t..), a[1] = (g + 8, 2t..), a[2] = (g, 2t + 8..),
  *     a[3] = (g + 8, 2t + 8..); each register holds two neighbours of a row, the left one low.
  *   B (16 x 8, columns contiguous): b[0] = (2t.., g), b[1] = (2t + 8.., g); two neighbours of a
@@ -68,8 +69,8 @@ __device__ __forceinline__ void ldmatrix_x2_transposed(uint32_t r[2], const void
 }
 
 /* 16 bytes from global to shared memory, both 16-byte aligned, without passing registers; zeros
- * when not `valid` (the global address is then not read). Seen after cp_async_wait and a barrier.
- * These three are per lane, not warp-wide. */
+ * when not `valid` (the global address is then not read). They are seen after cp_async_wait and a
+ * barrier. */
 __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bool valid)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)),
@@ -86,6 +87,15 @@ __device__ __forceinline__ void cp_async_commit()
 template <int N> __device__ __forceinline__ void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
+}
+
+/* 2^x, good to 2 units of the last place; 0 for -infinity, and where 2^x is subnormal. Not
+ * volatile: it may move and be shared, as a function of its argument. */
+__device__ __forceinline__ float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif

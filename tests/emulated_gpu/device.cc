@@ -156,15 +156,23 @@ void launch(const char *name, const void *kernel, const geometry &shape,
         return;
     }
     if (n_blocks > UINT32_MAX) stop("kernel %s: a grid too large to emulate", name);
-    if (shape.shared_bytes > (size_t)allowed_shared_bytes(current_device(), kernel)) {
-        result(cudaErrorInvalidValue);
+    /* Asked again when a recorded launch is replayed: the limit may have been lowered since. */
+    const auto check = [device = current_device(), kernel, n_bytes = shape.shared_bytes] {
+        return n_bytes > (size_t)allowed_shared_bytes(device, kernel) ? cudaErrorInvalidValue
+                                                                      : cudaSuccess;
+    };
+    if (cudaError_t error = check()) {
+        result(error);
         return;
     }
     kernel_launch made = {name, shape, std::move(thread), n_launches++};
-    result(enqueue(shape.stream, [made] {
-        run_grid(made);
-        check_memory(made.name.c_str());
-    }));
+    result(enqueue(
+        shape.stream,
+        [made] {
+            run_grid(made);
+            check_memory(made.name.c_str());
+        },
+        check));
 }
 
 } // namespace emulated

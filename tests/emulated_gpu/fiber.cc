@@ -11,13 +11,7 @@
 #include <unistd.h>
 #include <vector>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EMULATED_ASAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define EMULATED_ASAN 1
-#endif
+#include "asan.h"
 #ifdef EMULATED_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif

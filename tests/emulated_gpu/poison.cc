@@ -2,13 +2,7 @@
 
 #include <cstring>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EMULATED_ASAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define EMULATED_ASAN 1
-#endif
+#include "asan.h"
 #ifdef EMULATED_ASAN
 #include <sanitizer/asan_interface.h>
 #endif

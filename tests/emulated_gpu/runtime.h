@@ -43,8 +43,10 @@ void check_memory(const char *by);
 
 /* ---- streams: stream.cc ----------------------------------------------------------------- */
 
-/* Append to the stream's queue, or to the graph that it records. Stream 0 runs at once. */
-cudaError_t enqueue(cudaStream_t stream, std::function<void()> run);
+/* Append to the stream's queue, or to the graph that it records. Stream 0 runs at once. If it is
+ * recorded, every launch of the graph asks `check`, when there is one, and fails with its error. */
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> run,
+                    std::function<cudaError_t()> check = nullptr);
 /* Run all that has been put on the streams of a device; only_blocking: but not on those that were
  * created with cudaStreamNonBlocking. */
 void run_device(int device, bool only_blocking);

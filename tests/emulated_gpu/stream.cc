@@ -15,6 +15,12 @@ namespace
 
 typedef std::function<void()> work;
 
+/* Of a recorded graph. */
+struct node {
+    work run;
+    std::function<cudaError_t()> check; /* or none: may it be launched again? */
+};
+
 /* One cudaEventRecord. */
 struct record {
     cudaStream_t on;
@@ -30,7 +36,7 @@ struct CUstream_st {
     std::deque<work> queue;
     cudaStreamCaptureStatus status;
     cudaStreamCaptureMode mode;
-    std::vector<work> recorded;
+    std::vector<node> recorded;
 };
 
 struct CUevent_st {
@@ -41,12 +47,12 @@ struct CUevent_st {
 
 struct CUgraph_st {
     int device;
-    std::vector<work> nodes;
+    std::vector<node> nodes;
 };
 
 struct CUgraphExec_st {
     int device;
-    std::shared_ptr<const std::vector<work>> nodes;
+    std::shared_ptr<const std::vector<node>> nodes;
 };
 
 namespace
@@ -130,7 +136,8 @@ void run_device(int device, bool only_blocking)
         if (stream->device == device && (stream->is_blocking || !only_blocking)) run_stream(stream);
 }
 
-cudaError_t enqueue(cudaStream_t stream, std::function<void()> run)
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> run,
+                    std::function<cudaError_t()> check)
 {
     if (!stream) {
         if (recording) {
@@ -148,7 +155,7 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> run)
     if (stream->status == cudaStreamCaptureStatusInvalidated)
         return cudaErrorStreamCaptureInvalidated;
     if (stream->status == cudaStreamCaptureStatusActive)
-        stream->recorded.push_back(std::move(run));
+        stream->recorded.push_back({std::move(run), std::move(check)});
     else
         stream->queue.push_back(std::move(run));
     return cudaSuccess;
@@ -354,7 +361,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     if (!is_live(graph)) return result(cudaErrorInvalidResourceHandle);
     if (flags != 0) return result(cudaErrorInvalidValue);
     *exec =
-        new CUgraphExec_st{graph->device, std::make_shared<const std::vector<work>>(graph->nodes)};
+        new CUgraphExec_st{graph->device, std::make_shared<const std::vector<node>>(graph->nodes)};
     live<cudaGraphExec_t>().insert(*exec);
     return result(cudaSuccess);
 }
@@ -371,8 +378,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
     if (!is_live(exec) || exec->device != current_device())
         return result(cudaErrorInvalidResourceHandle);
     const auto nodes = exec->nodes;
+    for (const node &each : *nodes)
+        if (cudaError_t error = each.check ? each.check() : cudaSuccess) return result(error);
     return result(emulated::enqueue(stream, [nodes] {
-        for (const work &node : *nodes) node();
+        for (const node &each : *nodes) each.run();
     }));
 }
 

@@ -1,6 +1,6 @@
 /* The host's side of the CUDA backend: what is said when something is missing, memory and its
  * limit, that steps overlap, recorded graphs, errors. On the emulated GPU, where the environment
- * says what there is; the graphs also on a real one. */
+ * says what there is; the graphs and attention also on a real one. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -36,15 +36,30 @@ typedef struct step_memory {
     float *d_w, *d_bias;
 } step_memory;
 
+static void *copy_to_device(dip_exec *exec, const void *host, size_t n_bytes)
+{
+    void *device;
+    assert_int_equal(exec->device->allocate(exec->device, &device, n_bytes), DIP_OK);
+    assert_int_equal(exec->device->upload(exec, device, host, n_bytes), DIP_OK);
+    return device;
+}
+
 static void *to_device(dip_exec *exec, int64_t n, float (*value)(int64_t i))
 {
     float *host = malloc((size_t)n * sizeof *host);
-    void *device;
     assert_non_null(host);
     for (int64_t i = 0; i < n; i++) host[i] = value(i);
-    assert_int_equal(exec->device->allocate(exec->device, &device, (size_t)n * sizeof *host),
-                     DIP_OK);
-    assert_int_equal(exec->device->upload(exec, device, host, (size_t)n * sizeof *host), DIP_OK);
+    void *device = copy_to_device(exec, host, (size_t)n * sizeof *host);
+    free(host);
+    return device;
+}
+
+static void *bf16_to_device(dip_exec *exec, int64_t n, float (*value)(int64_t i))
+{
+    dip_bf16 *host = malloc((size_t)n * sizeof *host);
+    assert_non_null(host);
+    for (int64_t i = 0; i < n; i++) host[i] = dip_bf16_from_float(value(i));
+    void *device = copy_to_device(exec, host, (size_t)n * sizeof *host);
     free(host);
     return device;
 }
@@ -84,16 +99,34 @@ static void empty(dip_exec *exec, step_memory *m)
         exec->device->release(exec->device, all[i]);
 }
 
-static dip_status run_ops(dip_exec *exec, const step_memory *m)
+static dip_status clear_results(dip_exec *exec, const step_memory *m)
+{
+    const dip_device *device = exec->device;
+    DIP_TRY(device->zero(exec, m->out, (size_t)N * C * sizeof(float)));
+    DIP_TRY(device->zero(exec, m->again, (size_t)N * C * sizeof(float)));
+    DIP_TRY(device->zero(exec, m->d_w, (size_t)C * C * sizeof(float)));
+    return device->zero(exec, m->d_bias, C * sizeof(float));
+}
+
+enum { N_OPS = 3 };
+
+static dip_status run_op(dip_exec *exec, const step_memory *m, int which)
 {
     const dip_ops *ops = exec->ops;
     const dip_matmul_shape shape = {N, C, C, DIP_OUT_IN};
-    DIP_TRY(exec->device->zero(exec, m->d_w, (size_t)C * C * sizeof(float)));
-    DIP_TRY(exec->device->zero(exec, m->d_bias, C * sizeof(float)));
-    DIP_TRY(
-        ops->matmul_forward(exec, m->out, m->pre, m->x, m->w, m->bias, NULL, DIP_ACT_GELU, shape));
-    DIP_TRY(ops->activation_forward(exec, m->again, m->pre, DIP_ACT_GELU, (int64_t)N * C));
+    if (which == 0)
+        return ops->matmul_forward(exec, m->out, m->pre, m->x, m->w, m->bias, NULL, DIP_ACT_GELU,
+                                   shape);
+    if (which == 1)
+        return ops->activation_forward(exec, m->again, m->pre, DIP_ACT_GELU, (int64_t)N * C);
     return ops->matmul_backward_weight(exec, m->d_w, m->d_bias, m->out, m->x, shape);
+}
+
+static dip_status run_ops(dip_exec *exec, const step_memory *m)
+{
+    DIP_TRY(clear_results(exec, m));
+    for (int op = 0; op < N_OPS; op++) DIP_TRY(run_op(exec, m, op));
+    return DIP_OK;
 }
 
 enum { RESULT_FLOATS = 2 * N * C + C * C + C };
@@ -177,6 +210,120 @@ static void a_broken_recording_is_survived(void **state)
     dip_exec_close(&exec);
 }
 
+/* ---- attention of both towers ------------------------------------------------------------- */
+
+enum { HEAD_SIZE = 64, MOST_TOKENS = 197 };
+
+typedef struct attention_memory {
+    dip_attention_shape shape;
+    void *qkv, *d_out, *out, *d_qkv;
+    float *lse;
+    int32_t *offsets;
+    size_t row_bytes; /* of all tokens, of out and d_out; those of qkv are three times as wide */
+} attention_memory;
+
+static void fill_attention(dip_exec *exec, attention_memory *m, int n_tokens)
+{
+    const int32_t offsets[] = {0, n_tokens};
+    const int64_t n = (int64_t)n_tokens * HEAD_SIZE;
+    m->shape = (dip_attention_shape){.n_sequences = 1,
+                                     .n_rows = n_tokens,
+                                     .max_length = n_tokens,
+                                     .n_heads = 1,
+                                     .head_size = HEAD_SIZE};
+    m->row_bytes = (size_t)n * sizeof(dip_bf16);
+    m->qkv = bf16_to_device(exec, 3 * n, other_wave);
+    m->d_out = bf16_to_device(exec, n, wave);
+    m->out = bf16_to_device(exec, n, none);
+    m->d_qkv = bf16_to_device(exec, 3 * n, none);
+    m->lse = to_device(exec, n_tokens, none);
+    m->offsets = copy_to_device(exec, offsets, sizeof offsets);
+}
+
+static void empty_attention(dip_exec *exec, attention_memory *m)
+{
+    void *all[] = {m->qkv, m->d_out, m->out, m->d_qkv, m->lse, m->offsets};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        exec->device->release(exec->device, all[i]);
+}
+
+static dip_status run_attention(dip_exec *exec, const attention_memory *m)
+{
+    const dip_ops *ops = exec->ops;
+    DIP_TRY(ops->attention_forward(exec, m->out, m->lse, m->qkv, m->offsets, m->shape));
+    return ops->attention_backward(exec, m->d_qkv, m->d_out, m->qkv, m->out, m->lse, m->offsets,
+                                   m->shape);
+}
+
+typedef struct attention_results {
+    dip_bf16 out[MOST_TOKENS * HEAD_SIZE], d_qkv[3 * MOST_TOKENS * HEAD_SIZE];
+} attention_results;
+
+/* Reads the results, and wipes them on the device. */
+static void take_attention(dip_exec *exec, const attention_memory *m, attention_results *got)
+{
+    const dip_device *device = exec->device;
+    memset(got, 0, sizeof *got);
+    assert_int_equal(device->download(exec, got->out, m->out, m->row_bytes), DIP_OK);
+    assert_int_equal(device->download(exec, got->d_qkv, m->d_qkv, 3 * m->row_bytes), DIP_OK);
+    assert_int_equal(device->zero(exec, m->out, m->row_bytes), DIP_OK);
+    assert_int_equal(device->zero(exec, m->d_qkv, 3 * m->row_bytes), DIP_OK);
+}
+
+/* The same kernels serve images and shorter texts, with more and with less shared memory. What the
+ * second graph asked for when it was recorded must leave the first one able to run. */
+static void graphs_of_both_towers_replay(void **state)
+{
+    (void)state;
+    enum { N_TOWERS = 2 };
+    static const int n_tokens[N_TOWERS] = {MOST_TOKENS, 77};
+    static attention_results expected[N_TOWERS], got;
+    dip_exec exec;
+    attention_memory m[N_TOWERS];
+    dip_graph *graphs[N_TOWERS];
+    if (!opens_cuda(&exec, DIP_BF16)) skip();
+    const dip_device *device = exec.device;
+    for (int i = 0; i < N_TOWERS; i++) {
+        fill_attention(&exec, &m[i], n_tokens[i]);
+        take_attention(&exec, &m[i], &got); /* zeros */
+        assert_int_equal(run_attention(&exec, &m[i]), DIP_OK);
+        take_attention(&exec, &m[i], &expected[i]);
+        assert_memory_not_equal(expected[i].out, got.out, sizeof got.out);
+        assert_memory_not_equal(expected[i].d_qkv, got.d_qkv, sizeof got.d_qkv);
+        assert_int_equal(device->capture_begin(&exec), DIP_OK);
+        assert_int_equal(run_attention(&exec, &m[i]), DIP_OK);
+        assert_int_equal(device->capture_end(&exec, &graphs[i]), DIP_OK);
+    }
+    for (int replay = 0; replay < 2 * N_TOWERS; replay++) {
+        const int i = replay % N_TOWERS;
+        if (device->graph_launch(&exec, graphs[i]) != DIP_OK)
+            fail_msg("%d tokens, replay %d: %s", n_tokens[i], replay / N_TOWERS, dip_error());
+        take_attention(&exec, &m[i], &got);
+        assert_memory_equal(&got, &expected[i], sizeof got);
+    }
+    for (int i = 0; i < N_TOWERS; i++) {
+        device->graph_free(&exec, graphs[i]);
+        empty_attention(&exec, &m[i]);
+    }
+    dip_exec_close(&exec);
+}
+
+/* Rows that belong to no sequence: there is nothing to launch, and nothing is touched. */
+static void attention_without_tokens_is_nothing(void **state)
+{
+    (void)state;
+    const dip_attention_shape shape = {
+        .n_sequences = 2, .n_rows = 16, .max_length = 0, .n_heads = 1, .head_size = HEAD_SIZE};
+    const attention_memory nothing = {.shape = shape};
+    for (int dtype = DIP_F32; dtype <= DIP_BF16; dtype++) {
+        dip_exec exec;
+        if (!opens_cuda(&exec, (dip_dtype)dtype)) skip();
+        assert_int_equal(run_attention(&exec, &nothing), DIP_OK);
+        assert_int_equal(exec.device->synchronize(&exec), DIP_OK);
+        dip_exec_close(&exec);
+    }
+}
+
 #ifdef DIPTYCH_EMULATED_GPU
 
 #include "kernels/cuda/cuda.h"
@@ -247,6 +394,37 @@ static void each_device_is_its_own(void **state)
     second.device->release(second.device, pointer);
     dip_exec_close(&first);
     dip_exec_close(&second);
+}
+
+/* A thread that runs two devices' executors in turn: each op goes to its own device, though the
+ * last call was for the other. */
+static void executors_take_turns(void **state)
+{
+    (void)state;
+    enum { N_DEVICES = 2 };
+    static const char *const devices[N_DEVICES] = {"cuda:0", "cuda:1"};
+    dip_exec execs[N_DEVICES];
+    step_memory m[N_DEVICES];
+    for (int i = 0; i < N_DEVICES; i++) {
+        assert_int_equal(dip_exec_open(&execs[i], devices[i], DIP_F32, 1), DIP_OK);
+        fill(&execs[i], &m[i]);
+    }
+    assert_int_equal(run_ops(&execs[0], &m[0]), DIP_OK);
+    read_results(&execs[0], &m[0], results[0]);
+    for (int i = 0; i < N_DEVICES; i++) assert_int_equal(clear_results(&execs[i], &m[i]), DIP_OK);
+    for (int op = 0; op < N_OPS; op++)
+        for (int i = 0; i < N_DEVICES; i++)
+            if (run_op(&execs[i], &m[i], op) != DIP_OK)
+                fail_msg("op %d on %s: %s", op, devices[i], dip_error());
+    for (int i = 0; i < N_DEVICES; i++) {
+        read_results(&execs[i], &m[i], results[1]);
+        assert_memory_equal(results[1], results[0], sizeof results[0]);
+        empty(&execs[i], &m[i]);
+    }
+    for (int i = 0; i < N_DEVICES; i++) {
+        dip_exec_close(&execs[i]);
+        dip_cuda_exec_free(&execs[i]); /* one that is closed has no state */
+    }
 }
 
 /* ---- memory ----------------------------------------------------------------------------- */
@@ -389,9 +567,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(graphs_replay_what_was_recorded),
         cmocka_unit_test(a_broken_recording_is_survived),
+        cmocka_unit_test(graphs_of_both_towers_replay),
+        cmocka_unit_test(attention_without_tokens_is_nothing),
 #ifdef DIPTYCH_EMULATED_GPU
         cmocka_unit_test(says_what_is_missing),
         cmocka_unit_test(each_device_is_its_own),
+        cmocka_unit_test(executors_take_turns),
         cmocka_unit_test(says_how_much_memory_is_there),
         cmocka_unit_test(staging_waits_for_its_slot_alone),
         cmocka_unit_test(errors_name_call_and_place),

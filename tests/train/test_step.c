@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/rng.h"
@@ -492,13 +493,13 @@ static void test_refusal(void **state)
     options.memory_bytes = block - 1;
     assert_int_equal(dip_step_open(&step, &w->clip, &options), DIP_NOMEM);
     long long named[3], asked, parts;
-    char mode[8], device[16];
-    double needs, has;
+    char mode[8];
+    double needs, allowed;
     if (sscanf(dip_error(),
-               "--batch-size %lld (--accum-freq %lld) needs %lf MiB with --recompute %7s device "
-               "%15s has %lf MiB for it. The largest --batch-size that fits: %lld with --recompute "
-               "none, %lld with mlp, %lld with block",
-               &asked, &parts, &needs, mode, device, &has, &named[0], &named[1], &named[2]) != 9)
+               "--batch-size %lld (--accum-freq %lld) needs %lf MiB with --recompute %7s --memory "
+               "allows %lf MiB. The largest --batch-size that fits: %lld with --recompute none, "
+               "%lld with mlp, %lld with block",
+               &asked, &parts, &needs, mode, &allowed, &named[0], &named[1], &named[2]) != 8)
         fail_msg("not the sentence: %s", dip_error());
     assert_int_equal(asked, BATCH);
     assert_int_equal(parts, 1);
@@ -512,13 +513,33 @@ static void test_refusal(void **state)
     options.recompute = DIP_RECOMPUTE_NONE;
     options.memory_bytes = block;
     assert_int_equal(dip_step_open(&step, &w->clip, &options), DIP_NOMEM);
-    assert_non_null(strstr(dip_error(), "with --recompute none; device"));
+    assert_non_null(strstr(dip_error(), "with --recompute none; --memory allows"));
     assert_non_null(strstr(dip_error(), "at least 12 with block"));
     options.memory_bytes = 1;
     assert_int_equal(dip_step_open(&step, &w->clip, &options), DIP_NOMEM);
     assert_non_null(strstr(dip_error(), "0 with --recompute none, 0 with mlp, 0 with block"));
     dip_clip_free(&w->clip);
 }
+
+#ifdef DIPTYCH_EMULATED_GPU
+/* The device is named when it is what has too little, whatever the option would allow. */
+static void test_refusal_names_the_device(void **state)
+{
+    (void)state;
+    world *w = open_world();
+    dip_step_options options = usual("cuda", DIP_F32);
+    dip_step step;
+    /* Of which the executor alone takes 33 MiB. */
+    assert_int_equal(setenv("DIPTYCH_EMULATED_MEMORY", "35000000", 1), 0);
+    for (int i = 0; i < 2; i++) {
+        options.memory_bytes = i == 0 ? 0 : (size_t)1 << 30;
+        assert_int_equal(dip_step_open(&step, &w->clip, &options), DIP_NOMEM);
+        if (!strstr(dip_error(), "; device cuda:0 has ")) fail_msg("not named: %s", dip_error());
+    }
+    assert_int_equal(unsetenv("DIPTYCH_EMULATED_MEMORY"), 0);
+    dip_clip_free(&w->clip);
+}
+#endif
 
 static void test_sizes(void **state)
 {
@@ -586,6 +607,9 @@ int main(void)
         cmocka_unit_test(test_wrong_use),
         cmocka_unit_test(test_least_that_fits),
         cmocka_unit_test(test_refusal),
+#ifdef DIPTYCH_EMULATED_GPU
+        cmocka_unit_test(test_refusal_names_the_device),
+#endif
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_options),
     };

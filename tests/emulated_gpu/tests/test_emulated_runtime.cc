@@ -319,6 +319,39 @@ void test_graph_replays(void **)
     cudaGetLastError();
 }
 
+/* The limit is the kernel's on a device, not the launch's: who lowers it breaks recorded launches.
+ */
+void test_graphs_need_the_limit_of_now(void **)
+{
+    enum { NEEDED = 60 << 10, LESS = 50 << 10, USUAL = 48 << 10 };
+    number sum(0), one(1);
+    stream s;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    CHECK_CUDA(DIP_ALLOW_SHARED(add, NEEDED));
+    CHECK_CUDA(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    DIP_LAUNCH(add, 1, 1, NEEDED, s)(sum.at(), one.at(), 1);
+    CHECK_CUDA(cudaStreamEndCapture(s, &graph));
+    CHECK_CUDA(cudaGraphInstantiate(&exec, graph));
+    CHECK_CUDA(cudaGraphDestroy(graph));
+    CHECK_CUDA(cudaGraphLaunch(exec, s));
+    DIP_LAUNCH(add, 1, 1, NEEDED, s)(sum.at(), one.at(), 10);
+    CHECK_CUDA(DIP_ALLOW_SHARED(add, LESS));
+    CHECK_CUDA_IS(cudaErrorInvalidValue, cudaGraphLaunch(exec, s));
+    CHECK_CUDA_IS(cudaErrorInvalidValue, cudaGetLastError());
+    CHECK_CUDA(cudaStreamSynchronize(s));
+    assert_int_equal(sum.get(), 11); /* what had been accepted has run */
+    CHECK_CUDA(DIP_ALLOW_SHARED(add, NEEDED));
+    CHECK_CUDA(cudaSetDevice(1));
+    CHECK_CUDA(DIP_ALLOW_SHARED(add, USUAL)); /* another device's is another limit */
+    CHECK_CUDA(cudaSetDevice(0));
+    CHECK_CUDA(cudaGraphLaunch(exec, s));
+    CHECK_CUDA(cudaStreamSynchronize(s));
+    assert_int_equal(sum.get(), 12);
+    CHECK_CUDA(cudaGraphExecDestroy(exec));
+    CHECK_CUDA(DIP_ALLOW_SHARED(add, USUAL));
+}
+
 /* Recording must break at `call`, with `error`. */
 template <typename F> void expect_broken(const char *error, F call)
 {
@@ -466,6 +499,7 @@ int main()
         cmocka_unit_test(test_events_order_streams),
         cmocka_unit_test(test_event_times),
         cmocka_unit_test(test_graph_replays),
+        cmocka_unit_test(test_graphs_need_the_limit_of_now),
         cmocka_unit_test(test_graph_refusals),
         cmocka_unit_test(test_device_counts),
         cmocka_unit_test(test_device_properties),

@@ -5,6 +5,7 @@
 #ifndef DIP_KERNELS_CUDA_PTX_CUH
 #define DIP_KERNELS_CUDA_PTX_CUH
 
+#include <cmath>
 #include <cstdint>
 
 #include "emulated_gpu.h"
@@ -71,6 +72,12 @@ template <int N> void cp_async_wait()
 {
     static_assert(N >= 0, "");
     emulated::copy_wait(N);
+}
+
+/* More accurate than the instruction, and subnormal results stay. */
+inline float power_of_two(float x)
+{
+    return exp2f(x);
 }
 
 #undef EMULATED_SITE
