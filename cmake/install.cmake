@@ -15,8 +15,12 @@ install(FILES ${CMAKE_SOURCE_DIR}/core/status.h
 
 # What this build's options add to the libraries that a static link must name.
 set(DIPTYCH_PC_LIBS "")
+set(DIPTYCH_PC_REQUIRES "")
 if(DIPTYCH_ONEDNN)
     string(APPEND DIPTYCH_PC_LIBS " -ldnnl")
+endif()
+if(WEBP_FOUND)
+    string(APPEND DIPTYCH_PC_REQUIRES " libwebp")
 endif()
 if(with_cuda)
     string(APPEND DIPTYCH_PC_LIBS " ${CUDA_cudart_static_LIBRARY} -lrt")

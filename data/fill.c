@@ -4,126 +4,255 @@
 #include <stdlib.h>
 
 #include "core/rng.h"
+#include "data/augment_ops.h"
+#include "data/caption.h"
 
 struct dip_filler {
     const dip_loader_options *options;
+    dip_sample_reader *reader;
+    dip_captioner *captioner;
     dip_image_decoder *decoder;
     dip_resizer *resizer;
+    uint8_t *scratch; /* of the operations; NULL without a list */
+    uint8_t *other;   /* the image that is mixed in; NULL without mixing */
 };
+
+static size_t image_bytes(const dip_loader_options *o)
+{
+    return (size_t)o->image_size * (size_t)o->image_size * 3;
+}
+
+static dip_status reserve(uint8_t **out, size_t n_bytes)
+{
+    *out = malloc(n_bytes);
+    return *out ? DIP_OK : dip_fail(DIP_NOMEM, "no memory to augment images");
+}
 
 dip_status dip_filler_open(dip_filler **out, const dip_loader_options *options)
 {
+    const dip_augmentation *list = options->augmentation;
+    dip_status status = DIP_OK;
     *out = NULL;
+    if (list) DIP_TRY(dip_augmentation_check_size(list, options->image_size));
     dip_filler *filler = calloc(1, sizeof *filler);
     if (!filler) return dip_fail(DIP_NOMEM, "no memory for a decoder");
     filler->options = options;
-    dip_status status = dip_image_decoder_open(&filler->decoder, options->max_pixels);
-    if (status == DIP_OK) status = dip_resizer_open(&filler->resizer);
-    if (status == DIP_OK)
-        *out = filler;
-    else
-        dip_filler_close(filler);
+    DIP_TRY_GOTO(dip_sample_reader_open(&filler->reader, options->samples));
+    DIP_TRY_GOTO(dip_captioner_open(&filler->captioner, &options->caption));
+    DIP_TRY_GOTO(dip_image_decoder_open_with(&filler->decoder, &options->decode));
+    DIP_TRY_GOTO(dip_resizer_open(&filler->resizer));
+    if (list)
+        DIP_TRY_GOTO(reserve(&filler->scratch, dip_augment_scratch_bytes(options->image_size)));
+    if (list && dip_augmentation_mixes(list))
+        DIP_TRY_GOTO(reserve(&filler->other, image_bytes(options)));
+    *out = filler;
+    return DIP_OK;
+fail:
+    dip_filler_close(filler);
     return status;
 }
 
 void dip_filler_close(dip_filler *filler)
 {
     if (!filler) return;
+    dip_sample_reader_close(filler->reader);
+    dip_captioner_close(filler->captioner);
     dip_image_decoder_close(filler->decoder);
     dip_resizer_close(filler->resizer);
+    free(filler->scratch);
+    free(filler->other);
     free(filler);
-}
-
-static dip_status bad(dip_fault_kind *fault, dip_fault_kind kind, const char *why)
-{
-    *fault = kind;
-    return dip_fail(DIP_FORMAT, "%s", why);
 }
 
 /* The caption. */
 
-typedef struct line_choice {
-    int64_t wanted, at;
-    const char *line;
+static dip_status fill_tokens(dip_filler *filler, int32_t *tokens, dip_filled *filled,
+                              const dip_sample *sample, dip_rng *rng)
+{
+    const dip_loader_options *o = filler->options;
+    const char *text;
     size_t n_bytes;
-} line_choice;
-
-static int pick_line(void *context, const char *line, size_t n)
-{
-    line_choice *choice = context;
-    if (choice->at++ < choice->wanted) return 0;
-    choice->line = line;
-    choice->n_bytes = n;
-    return 1;
-}
-
-static dip_status fill_tokens(const dip_loader_options *o, int32_t *tokens, int32_t *n_tokens,
-                              dip_fault_kind *fault, const dip_sample *sample, dip_rng *rng)
-{
-    if (!sample->caption) return bad(fault, DIP_FAULT_NO_CAPTION, "no caption member");
-    line_choice choice = {0};
-    if (o->random_caption_line) {
-        int n = dip_caption_lines(sample->caption, sample->caption_bytes, NULL, NULL);
-        if (n > 1) choice.wanted = (int64_t)dip_rng_below(rng, (uint64_t)n);
-    }
-    int n_lines = dip_caption_lines(sample->caption, sample->caption_bytes, pick_line, &choice);
-    if (n_lines < 0) return bad(fault, DIP_FAULT_CAPTION_UTF8, "bytes that are not UTF-8");
-    if (n_lines == 0) return bad(fault, DIP_FAULT_CAPTION_EMPTY, "nothing but blanks");
-    *n_tokens =
-        o->encode(o->encode_context, tokens, o->context_length, choice.line, choice.n_bytes);
-    if (*n_tokens < 1 || *n_tokens > o->context_length)
-        return bad(fault, DIP_FAULT_CAPTION_EMPTY, "the tokenizer found nothing in it");
-    return DIP_OK;
+    DIP_TRY(dip_captioner_choose(filler->captioner, &text, &n_bytes, &filled->fault, sample, rng));
+    filled->n_tokens = o->encode(o->encode_context, tokens, o->context_length, text, n_bytes);
+    if (filled->n_tokens >= 1 && filled->n_tokens <= o->context_length) return DIP_OK;
+    filled->fault = DIP_FAULT_CAPTION_EMPTY;
+    return dip_fail(DIP_FORMAT, "the tokenizer found nothing in it");
 }
 
 /* The image. */
 
-static void mirror(uint8_t *image, int size)
+typedef struct source {
+    int64_t index;
+    const dip_sample *sample;
+    const dip_image *whole; /* NULL: decode what the cut needs */
+} source;
+
+static dip_status check_image(dip_fault_kind *fault, const dip_sample *sample)
 {
-    for (int y = 0; y < size; y++) {
-        uint8_t *left = image + (size_t)y * (size_t)size * 3;
-        uint8_t *right = left + (size_t)(size - 1) * 3;
-        for (; left < right; left += 3, right -= 3) {
-            for (int c = 0; c < 3; c++) {
-                uint8_t value = left[c];
-                left[c] = right[c];
-                right[c] = value;
-            }
-        }
-    }
+    *fault = DIP_FAULT_NO_IMAGE;
+    return sample->image ? DIP_OK : dip_fail(DIP_FORMAT, "no image member");
 }
 
-static dip_status fill_image(dip_filler *filler, uint8_t *out, dip_fault_kind *fault,
-                             const dip_sample *sample, dip_rng *rng)
+static dip_status start_image(dip_filler *filler, int *width, int *height, dip_fault_kind *fault,
+                              const source *from)
 {
-    const dip_loader_options *o = filler->options;
-    const int size = o->image_size;
-    if (!sample->image) return bad(fault, DIP_FAULT_NO_IMAGE, "no image member");
-    dip_image image;
-    DIP_TRY(dip_image_decode(filler->decoder, &image, fault, sample->image, sample->image_bytes));
-    *fault = DIP_FAULT_IMAGE_BROKEN; /* whatever fails now */
-    dip_box box = {0};
-    if (o->random_crop)
-        box = dip_random_crop(rng, image.width, image.height, o->crop_scale, o->crop_ratio);
-    bool flip = o->flip_probability > 0 && dip_rng_uniform(rng) < o->flip_probability;
-    if (o->random_crop)
-        return dip_resize(filler->resizer, out, size, size, &image, box, o->filter, flip);
-    DIP_TRY(dip_resize_for_eval(filler->resizer, out, size, &image, o->resize_mode, o->filter));
-    if (flip) mirror(out, size);
+    if (from->whole) {
+        *width = from->whole->width;
+        *height = from->whole->height;
+        return DIP_OK;
+    }
+    DIP_TRY(check_image(fault, from->sample));
+    return dip_image_start(filler->decoder, width, height, fault, from->sample->image,
+                           from->sample->image_bytes);
+}
+
+/* The pixels that hold `box`, and where it lies on them. */
+static dip_status finish_image(dip_filler *filler, dip_image *image, dip_rect *where,
+                               dip_fault_kind *fault, const source *from, dip_box box, int out_w,
+                               int out_h)
+{
+    if (!from->whole)
+        return dip_image_finish(filler->decoder, image, where, fault, box, out_w, out_h);
+    *image = *from->whole;
+    *where = (dip_rect){box.x, box.y, box.width, box.height};
     return DIP_OK;
 }
 
-dip_status dip_filler_sample(dip_filler *filler, uint8_t *image, int32_t *tokens, int32_t *n_tokens,
-                             dip_fault_kind *fault, int64_t epoch, int64_t index)
+/* `flip` may be NULL. */
+static dip_status cut_randomly(dip_filler *filler, uint8_t *out, dip_fault_kind *fault,
+                               const source *from, const dip_augment_op *cut,
+                               const dip_augment_op *flip, dip_rng *rng)
+{
+    const dip_augment_arg scale = cut->args[DIP_CROP_SCALE], ratio = cut->args[DIP_CROP_RATIO];
+    const int size = filler->options->image_size;
+    int width, height;
+    dip_image image;
+    dip_rect where;
+    DIP_TRY(start_image(filler, &width, &height, fault, from));
+    const dip_box box = dip_random_crop(rng, width, height, (double[]){scale.low, scale.high},
+                                        (double[]){ratio.low, ratio.high});
+    const bool flipped = flip && dip_augment_happens(flip, rng);
+    DIP_TRY(finish_image(filler, &image, &where, fault, from, box, size, size));
+    *fault = DIP_FAULT_IMAGE_BROKEN; /* whatever fails now */
+    return dip_resize_region(filler->resizer, out, size, size, &image, where,
+                             filler->options->filter, flipped);
+}
+
+static dip_status cut_for_eval(dip_filler *filler, uint8_t *out, dip_fault_kind *fault,
+                               const source *from, dip_resize_mode mode)
+{
+    int width, height;
+    dip_image image;
+    dip_rect where;
+    DIP_TRY(start_image(filler, &width, &height, fault, from));
+    const dip_box all = {.width = width, .height = height};
+    DIP_TRY(finish_image(filler, &image, &where, fault, from, all, width, height));
+    *fault = DIP_FAULT_IMAGE_BROKEN;
+    return dip_resize_for_eval(filler->resizer, out, filler->options->image_size, &image, mode,
+                               filler->options->filter);
+}
+
+/* Do the cut of the list and the flip behind it; *n_done is how many operations that were. */
+static dip_status cut_image(dip_filler *filler, uint8_t *out, int *n_done, dip_fault_kind *fault,
+                            const source *from, const dip_augment_view *view, int n_ops,
+                            dip_rng *rng)
+{
+    const dip_augment_op *ops = view->ops;
+    *n_done = n_ops > 0 && dip_augment_is_cut(ops[0].kind);
+    if (*n_done == 0) return cut_for_eval(filler, out, fault, from, filler->options->resize_mode);
+    if (ops[0].kind != DIP_AUGMENT_RANDOM_RESIZED_CROP)
+        return cut_for_eval(filler, out, fault, from,
+                            ops[0].kind == DIP_AUGMENT_RESIZE ? DIP_RESIZE_SQUASH
+                                                              : DIP_RESIZE_SHORTEST);
+    const bool flips = n_ops > 1 && ops[1].kind == DIP_AUGMENT_FLIP;
+    *n_done += flips;
+    return cut_randomly(filler, out, fault, from, &ops[0], flips ? &ops[1] : NULL, rng);
+}
+
+static dip_status mix(dip_filler *filler, uint8_t *out, dip_filled *filled, int64_t index,
+                      const dip_augment_view *view, int at, dip_rng *rng);
+
+/* The first n_ops operations of a view. */
+static dip_status fill_view(dip_filler *filler, uint8_t *out, dip_filled *filled,
+                            const source *from, const dip_augment_view *view, int n_ops,
+                            dip_rng *rng)
+{
+    int at;
+    DIP_TRY(cut_image(filler, out, &at, &filled->fault, from, view, n_ops, rng));
+    for (; at < n_ops; at++) {
+        const dip_augment_op *op = &view->ops[at];
+        if (dip_augment_is_mix(op->kind))
+            DIP_TRY(mix(filler, out, filled, from->index, view, at, rng));
+        else
+            dip_augment_apply(op, out, filler->options->image_size, filler->scratch, rng);
+    }
+    return DIP_OK;
+}
+
+/* Operation `at`: the ones before it on another sample, which is then mixed in. Its bytes take the
+ * place of this sample's in the reader. */
+static dip_status mix(dip_filler *filler, uint8_t *out, dip_filled *filled, int64_t index,
+                      const dip_augment_view *view, int at, dip_rng *rng)
+{
+    const dip_augment_op *op = &view->ops[at];
+    const int64_t n = dip_samples_count(filler->options->samples);
+    if (filled->mixed_with >= 0 || n < 2 || !dip_augment_happens(op, rng)) return DIP_OK;
+    int64_t other = (int64_t)dip_rng_below(rng, (uint64_t)n - 1);
+    if (other >= index) other++;
+    dip_sample sample;
+    dip_filled unmixed = {.mixed_with = index}; /* what is mixed in is not mixed itself */
+    dip_status status =
+        dip_sample_read(filler->reader, &sample, other, DIP_NEEDS_IMAGE, &unmixed.fault);
+    const source from = {.index = other, .sample = &sample};
+    if (status == DIP_OK) status = fill_view(filler, filler->other, &unmixed, &from, view, at, rng);
+    if (status == DIP_NOMEM || status == DIP_IO) return status;
+    if (status != DIP_OK) return DIP_OK; /* its own turn names it */
+    filled->mixed_with = other;
+    filled->mix_share = dip_augment_mix(op, out, filler->other, filler->options->image_size, rng);
+    return DIP_OK;
+}
+
+static dip_status fill_views(dip_filler *filler, uint8_t *images, dip_filled *filled,
+                             const dip_sample *sample, int64_t index, dip_rng *rng)
+{
+    const dip_augmentation *list = filler->options->augmentation;
+    const size_t n_bytes = image_bytes(filler->options);
+    source from = {.index = index, .sample = sample};
+    if (!list)
+        return cut_for_eval(filler, images, &filled->fault, &from, filler->options->resize_mode);
+    dip_image whole;
+    if (list->n_views > 1) {
+        DIP_TRY(check_image(&filled->fault, sample));
+        DIP_TRY(dip_image_decode(filler->decoder, &whole, &filled->fault, sample->image,
+                                 sample->image_bytes));
+        from.whole = &whole;
+    }
+    for (int i = 0; i < list->n_views; i++)
+        DIP_TRY(fill_view(filler, images + (size_t)i * n_bytes, filled, &from, &list->views[i],
+                          list->views[i].n_ops, rng));
+    return DIP_OK;
+}
+
+/* Both. */
+
+dip_status dip_filler_sample(dip_filler *filler, uint8_t *images, int32_t *tokens,
+                             dip_filled *filled, int64_t epoch, int64_t index, int repeat)
 {
     const dip_loader_options *o = filler->options;
-    dip_sample sample = dip_samples_get(o->samples, index);
-    dip_rng rng;
-    dip_rng_init(&rng, o->seed, dip_rng_stream(DIP_RNG_AUGMENT, (uint64_t)epoch, (uint64_t)index));
-    *n_tokens = 0;
-    *fault = DIP_FAULT_UNREADABLE;
+    *filled = (dip_filled){.mixed_with = -1, .mix_share = 1};
+    dip_sample sample;
+    const int parts = DIP_NEEDS_IMAGE | (o->encode ? DIP_NEEDS_CAPTION : 0);
+    DIP_TRY(dip_sample_read(filler->reader, &sample, index, parts, &filled->fault));
+    dip_rng rng; /* a repetition has its own seed: a sample's stream has no room for it */
+    dip_rng_init(&rng, o->seed + (uint64_t)repeat * 0x9e3779b97f4a7c15u,
+                 dip_rng_stream(DIP_RNG_AUGMENT, (uint64_t)epoch, (uint64_t)index));
     dip_status status = DIP_OK;
-    if (o->encode) status = fill_tokens(o, tokens, n_tokens, fault, &sample, &rng);
-    if (status == DIP_OK) status = fill_image(filler, image, fault, &sample, &rng);
-    return status == DIP_OK || status == DIP_NOMEM ? status : DIP_FORMAT;
+    if (o->encode) status = fill_tokens(filler, tokens, filled, &sample, &rng);
+    if (status == DIP_OK) status = fill_views(filler, images, filled, &sample, index, &rng);
+    return status == DIP_OK || status == DIP_NOMEM || status == DIP_IO ? status : DIP_FORMAT;
+}
+
+void dip_filler_prefetch(dip_filler *filler, int64_t index)
+{
+    dip_sample_prefetch(filler->reader, index);
 }

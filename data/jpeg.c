@@ -1,6 +1,13 @@
 /* JPEG through libjpeg-turbo's classic interface. libjpeg reports trouble by a callback that must
  * not return, so every call into it is made below a setjmp. Any warning about the data ends the
- * decoding: libjpeg would go on with invented pixels.                                        */
+ * decoding: libjpeg would go on with invented pixels.
+ *
+ * For a crop, the rows above and below and the columns beside it are entropy-decoded and left at
+ * that: no transform, no colours. The bytes stay those of a full decode because libjpeg-turbo skips
+ * rows with the context that its upsampling needs, and because two columns more are asked for on
+ * either side. Not so for a progressive file that ends before its last bits: there libjpeg smooths
+ * over block borders, further than that, and everything is decoded.                         */
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +19,11 @@
 #include "data/image_codec.h"
 
 enum {
-    MAX_SCANS = 100, /* real progressive files have about 10; a bomb has tens of thousands */
-    ROWS_AT_ONCE = 16
+    ROWS_AT_ONCE = 16,
+    MARGIN = 2,             /* columns beside a crop from which upsampling takes colour */
+    SCANS_AT_LIMIT = 30,    /* of an image of max_pixels; smaller ones may have more */
+    SMALL_BYTES = 16 << 20, /* never too much, however low max_pixels */
+    OTHER_BYTES = 32 << 20  /* libjpeg's rows and tables */
 };
 
 struct dip_jpeg {
@@ -25,6 +35,7 @@ struct dip_jpeg {
     dip_fault_kind kind;
     dip_status status;
     dip_pixels cmyk; /* one row */
+    int max_scans;   /* for this image */
 };
 
 static dip_fault_kind kind_of_message(int code)
@@ -62,8 +73,8 @@ static void on_message(j_common_ptr codec, int level)
 static void on_progress(j_common_ptr codec)
 {
     dip_jpeg *jpeg = codec->client_data;
-    if (jpeg->codec.input_scan_number <= MAX_SCANS) return;
-    snprintf(jpeg->reason, sizeof jpeg->reason, "more than %d scans", MAX_SCANS);
+    if (jpeg->codec.input_scan_number <= jpeg->max_scans) return;
+    snprintf(jpeg->reason, sizeof jpeg->reason, "more than %d scans", jpeg->max_scans);
     jpeg->kind = DIP_FAULT_IMAGE_BROKEN;
     jpeg->status = DIP_FORMAT;
     longjmp(jpeg->escape, 1);
@@ -112,69 +123,195 @@ static void cmyk_row(uint8_t *restrict rgb, const uint8_t *restrict cmyk, int wi
     }
 }
 
-/* Read the header and choose what the codec delivers. */
-static dip_status start(dip_jpeg *jpeg, dip_pixels *pixels, dip_fault_kind *kind,
-                        int64_t max_pixels)
+/* After a jump: what went wrong; the codec is ready for the next image. */
+static dip_status refuse(dip_jpeg *jpeg, dip_fault_kind *kind)
+{
+    jpeg_abort_decompress(&jpeg->codec);
+    *kind = jpeg->kind;
+    return dip_fail(jpeg->status, "JPEG: %s", jpeg->reason);
+}
+
+/* Bytes of the coefficients that a file of several scans must keep until its end. */
+static int64_t kept_bytes(const struct jpeg_decompress_struct *codec)
+{
+    int64_t n_blocks = 0;
+    if (!jpeg_has_multiple_scans((j_decompress_ptr)codec)) return 0;
+    for (int c = 0; c < codec->num_components; c++) {
+        const jpeg_component_info *part = &codec->comp_info[c];
+        int64_t across = part->width_in_blocks, down = part->height_in_blocks;
+        across = (across + part->h_samp_factor - 1) / part->h_samp_factor * part->h_samp_factor;
+        down = (down + part->v_samp_factor - 1) / part->v_samp_factor * part->v_samp_factor;
+        n_blocks += across * down;
+    }
+    return n_blocks * (int64_t)sizeof(JBLOCK);
+}
+
+/* The header is read: what it asks for, against the limits. */
+static dip_status check_header(dip_jpeg *jpeg, dip_fault_kind *kind,
+                               const dip_decode_options *options)
 {
     struct jpeg_decompress_struct *codec = &jpeg->codec;
-    jpeg_read_header(codec, TRUE);
-    int64_t n_pixels = (int64_t)codec->image_width * codec->image_height;
-    DIP_TRY(dip_image_check_size(kind, codec->image_width, codec->image_height, max_pixels));
-    if (codec->num_components == 1 || codec->num_components == 3) {
-        codec->out_color_space = JCS_RGB;
-    } else if (codec->num_components == 4) {
-        codec->out_color_space = JCS_CMYK;
-        DIP_TRY(dip_pixels_reserve(&jpeg->cmyk, (size_t)codec->image_width * 4));
-    } else {
+    DIP_TRY(dip_image_check_size(kind, codec->image_width, codec->image_height, options));
+    if (codec->num_components != 1 && codec->num_components != 3 && codec->num_components != 4) {
         *kind = DIP_FAULT_IMAGE_FORMAT;
         return dip_fail(DIP_FORMAT, "a JPEG of %d components; 1, 3 or 4 are supported",
                         codec->num_components);
     }
-    DIP_TRY(dip_pixels_reserve(pixels, (size_t)n_pixels * 3));
-    /* Coefficients of a progressive image: 2 bytes, 4 components, and padding to whole blocks. */
-    codec->mem->max_memory_to_use = (long)(n_pixels * 8 + (32 << 20));
-    jpeg_start_decompress(codec);
+    int64_t n_pixels = (int64_t)codec->image_width * codec->image_height;
+    int64_t kept = kept_bytes(codec), n_bytes = kept + 3 * n_pixels;
+    int64_t limit = options->max_pixels / 2 * 19;
+    if (kept > 0 && n_bytes > limit && n_bytes > SMALL_BYTES) {
+        *kind = DIP_FAULT_IMAGE_TOO_LARGE;
+        return dip_fail(DIP_FORMAT,
+                        "JPEG: %" PRId64 " bytes to decode its several scans; at most %" PRId64
+                        " are allowed",
+                        n_bytes, limit);
+    }
+    int64_t scans = options->max_pixels * SCANS_AT_LIMIT / n_pixels;
+    jpeg->max_scans = scans < options->max_scans ? (int)scans : options->max_scans;
+    codec->mem->max_memory_to_use = (long)(n_bytes + OTHER_BYTES);
     return DIP_OK;
 }
 
-static void read_pixels(dip_jpeg *jpeg, uint8_t *rgb)
+dip_status dip_jpeg_start(dip_jpeg *jpeg, int *width, int *height, dip_fault_kind *kind,
+                          const uint8_t *data, size_t n_bytes, const dip_decode_options *options)
+{
+    struct jpeg_decompress_struct *codec = &jpeg->codec;
+    jpeg_abort_decompress(codec); /* a start whose finish never came */
+    jpeg->max_scans = options->max_scans;
+    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
+    jpeg_mem_src(codec, data, n_bytes);
+    jpeg_read_header(codec, TRUE);
+    dip_status status = check_header(jpeg, kind, options);
+    if (status != DIP_OK) {
+        jpeg_abort_decompress(codec);
+        return status;
+    }
+    *width = (int)codec->image_width;
+    *height = (int)codec->image_height;
+    return DIP_OK;
+}
+
+/* A progressive file that leaves low coefficients inexact is smoothed over its block borders. */
+static bool is_smoothed(const struct jpeg_decompress_struct *codec)
+{
+    if (!codec->progressive_mode || !codec->coef_bits) return false;
+    for (int c = 0; c < codec->num_components; c++)
+        for (int k = 0; k < DCTSIZE2; k++)
+            if (codec->coef_bits[c][k] != 0) return true;
+    return false;
+}
+
+/* libjpeg scales coarse components less, and its cropping of columns (of 2.1) then takes the width
+ * of those that are still widened afterwards (4:1:0) for another. */
+static bool columns_can_be_cropped(const struct jpeg_decompress_struct *codec)
+{
+    int full_width = codec->max_h_samp_factor * codec->min_DCT_scaled_size;
+    for (int c = 0; c < codec->num_components; c++) {
+        const jpeg_component_info *part = &codec->comp_info[c];
+        if (part->DCT_scaled_size != codec->min_DCT_scaled_size &&
+            part->h_samp_factor * part->DCT_scaled_size != full_width)
+            return false;
+    }
+    return true;
+}
+
+/* Which part is decoded: rows [top, bottom) in full, columns from left on. */
+typedef struct extent {
+    JDIMENSION left, width, top, bottom;
+} extent;
+
+/* The rows and columns of the codec's output that hold the box. */
+static extent choose_extent(const struct jpeg_decompress_struct *codec, dip_box box, int shrink)
+{
+    const JDIMENSION width = codec->output_width, height = codec->output_height;
+    if (is_smoothed(codec)) return (extent){0, width, 0, height};
+    JDIMENSION n = (JDIMENSION)shrink, left = (JDIMENSION)box.x / n, top = (JDIMENSION)box.y / n;
+    JDIMENSION right = ((JDIMENSION)(box.x + box.width) + n - 1) / n;
+    JDIMENSION bottom = ((JDIMENSION)(box.y + box.height) + n - 1) / n;
+    left = left > MARGIN ? left - MARGIN : 0;
+    right = width - right > MARGIN ? right + MARGIN : width;
+    if (!columns_can_be_cropped(codec)) {
+        left = 0;
+        right = width;
+    }
+    return (extent){left, right - left, top, bottom};
+}
+
+static void read_rows(dip_jpeg *jpeg, uint8_t *rgb, JDIMENSION bottom)
 {
     struct jpeg_decompress_struct *codec = &jpeg->codec;
     size_t row_bytes = (size_t)codec->output_width * 3;
-    while (codec->output_scanline < codec->output_height) {
-        uint8_t *row = rgb + codec->output_scanline * row_bytes;
+    while (codec->output_scanline < bottom) {
         if (codec->out_color_space == JCS_CMYK) {
             jpeg_read_scanlines(codec, &jpeg->cmyk.bytes, 1);
-            cmyk_row(row, jpeg->cmyk.bytes, (int)codec->output_width);
+            cmyk_row(rgb, jpeg->cmyk.bytes, (int)codec->output_width);
+            rgb += row_bytes;
             continue;
         }
         JSAMPROW rows[ROWS_AT_ONCE];
-        unsigned left = codec->output_height - codec->output_scanline;
-        unsigned n = left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE;
-        for (unsigned i = 0; i < n; i++) rows[i] = row + i * row_bytes;
-        jpeg_read_scanlines(codec, rows, n);
+        JDIMENSION n = bottom - codec->output_scanline;
+        if (n > ROWS_AT_ONCE) n = ROWS_AT_ONCE;
+        for (JDIMENSION i = 0; i < n; i++) rows[i] = rgb + i * row_bytes;
+        rgb += row_bytes * jpeg_read_scanlines(codec, rows, n);
     }
 }
 
-dip_status dip_jpeg_decode(dip_jpeg *jpeg, dip_image *image, dip_pixels *pixels,
-                           dip_fault_kind *kind, const uint8_t *data, size_t n_bytes,
-                           int64_t max_pixels)
+/* The rows below the crop. The last one is read, not skipped: libjpeg takes a skip to the end for
+ * leave to ignore the rest of the file, damage and all. */
+static void read_to_end(dip_jpeg *jpeg, uint8_t *spare_row)
 {
-    if (setjmp(jpeg->escape)) {
-        jpeg_abort_decompress(&jpeg->codec);
-        *kind = jpeg->kind;
-        return dip_fail(jpeg->status, "JPEG: %s", jpeg->reason);
+    struct jpeg_decompress_struct *codec = &jpeg->codec;
+    JDIMENSION left = codec->output_height - codec->output_scanline;
+    if (left > 1) jpeg_skip_scanlines(codec, left - 1);
+    if (left > 0) jpeg_read_scanlines(codec, &spare_row, 1);
+    jpeg_finish_decompress(codec); /* reads to the end mark: a cut file is noticed */
+}
+
+/* A component sampled more coarsely in one axis than in the other (4:2:2, 4:1:1) would, in that
+ * axis, be left with fewer samples than the output has: shrink by that much less. */
+static int even_shrink(const struct jpeg_decompress_struct *codec, int shrink)
+{
+    int uneven = 1;
+    for (int c = 0; c < codec->num_components; c++) {
+        int across = codec->max_h_samp_factor * codec->comp_info[c].v_samp_factor;
+        int down = codec->max_v_samp_factor * codec->comp_info[c].h_samp_factor;
+        int ratio = across > down ? (across + down - 1) / down : (down + across - 1) / across;
+        if (ratio > uneven) uneven = ratio;
     }
-    jpeg_mem_src(&jpeg->codec, data, n_bytes);
-    dip_status status = start(jpeg, pixels, kind, max_pixels);
-    if (status != DIP_OK) {
-        jpeg_abort_decompress(&jpeg->codec);
-        return status;
-    }
-    read_pixels(jpeg, pixels->bytes);
-    jpeg_finish_decompress(&jpeg->codec); /* reads to the end mark: a cut file is noticed */
-    image->width = (int)jpeg->codec.output_width;
-    image->height = (int)jpeg->codec.output_height;
-    image->rgb = pixels->bytes;
+    for (; uneven > 1 && shrink > 1; uneven = (uneven + 1) / 2) shrink /= 2;
+    return shrink;
+}
+
+static dip_status decode_part(dip_jpeg *jpeg, dip_image *part, dip_rect *where, dip_pixels *pixels,
+                              dip_box box, int shrink)
+{
+    struct jpeg_decompress_struct *codec = &jpeg->codec;
+    codec->out_color_space = codec->num_components == 4 ? JCS_CMYK : JCS_RGB;
+    shrink = even_shrink(codec, shrink);
+    codec->scale_num = 8 / (unsigned)shrink;
+    codec->scale_denom = 8;
+    jpeg_start_decompress(codec);
+    extent e = choose_extent(codec, box, shrink);
+    jpeg_crop_scanline(codec, &e.left, &e.width); /* moves left to a block's border */
+    size_t row_bytes = (size_t)e.width * 3, n_rows = e.bottom - e.top;
+    DIP_TRY(dip_pixels_reserve(pixels, row_bytes * (n_rows + 1)));
+    DIP_TRY(dip_pixels_reserve(&jpeg->cmyk, (size_t)e.width * 4));
+    if (e.top > 0) jpeg_skip_scanlines(codec, e.top);
+    read_rows(jpeg, pixels->bytes, e.bottom);
+    bool is_cmyk = codec->out_color_space == JCS_CMYK;
+    read_to_end(jpeg, is_cmyk ? jpeg->cmyk.bytes : pixels->bytes + row_bytes * n_rows);
+    *part = (dip_image){(int)e.width, (int)n_rows, pixels->bytes};
+    *where = (dip_rect){(double)box.x / shrink - e.left, (double)box.y / shrink - e.top,
+                        (double)box.width / shrink, (double)box.height / shrink};
     return DIP_OK;
+}
+
+dip_status dip_jpeg_finish(dip_jpeg *jpeg, dip_image *part, dip_rect *where, dip_pixels *pixels,
+                           dip_fault_kind *kind, dip_box box, int shrink)
+{
+    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
+    dip_status status = decode_part(jpeg, part, where, pixels, box, shrink);
+    if (status != DIP_OK) jpeg_abort_decompress(&jpeg->codec);
+    return status;
 }

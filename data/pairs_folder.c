@@ -9,20 +9,15 @@
 #include "core/file.h"
 #include "data/pairs_internal.h"
 
-static const char *const readable[] = {"jpg", "jpeg", "png"};
+static const char *const readable[] = {"jpg", "jpeg", "png", "webp"};
 /* Images too, but not of a kind this build reads: their captions get that reason. */
-static const char *const unreadable[] = {"svg", "webp", "gif", "bmp", "tif", "tiff", "avif"};
+static const char *const unreadable[] = {"svg", "gif", "bmp", "tif", "tiff", "avif"};
 enum {
     N_READABLE = sizeof readable / sizeof readable[0],
     N_UNREADABLE = sizeof unreadable / sizeof unreadable[0]
 };
 
-typedef struct path_list {
-    char **items;
-    size_t n, capacity;
-} path_list;
-
-static dip_status add_path(path_list *list, char *path) /* takes ownership */
+static dip_status add_path(dip_path_list *list, char *path) /* takes ownership */
 {
     if (path && list->n == list->capacity) {
         size_t capacity = list->capacity ? 2 * list->capacity : 256;
@@ -40,21 +35,22 @@ static dip_status add_path(path_list *list, char *path) /* takes ownership */
     return DIP_OK;
 }
 
-static void free_paths(path_list *list)
+void dip_paths_free(dip_path_list *list)
 {
     for (size_t i = 0; i < list->n; i++) free(list->items[i]);
     free(list->items);
+    *list = (dip_path_list){0};
 }
 
 /* Files go to `files`, folders to `folders`: a queue instead of recursion, so that no depth of
  * folders can exhaust the stack. */
-static dip_status list_folder(path_list *files, path_list *folders, const char *folder)
+static dip_status list_folder(dip_path_list *files, dip_path_list *folders, const char *folder)
 {
     DIR *dir = opendir(folder);
     if (!dir) return dip_fail(DIP_IO, "%s: cannot be listed: %s", folder, strerror(errno));
     dip_status status = DIP_OK;
     const struct dirent *item;
-    while (status == DIP_OK && (item = readdir(dir))) {
+    while (status == DIP_OK && (errno = 0, item = readdir(dir))) {
         if (item->d_name[0] == '.') continue;
         char *path = dip_path_join(folder, item->d_name);
         struct stat own, target;
@@ -65,6 +61,8 @@ static dip_status list_folder(path_list *files, path_list *folders, const char *
         else
             free(path);
     }
+    if (status == DIP_OK && errno != 0)
+        status = dip_fail(DIP_IO, "%s: cannot be listed: %s", folder, strerror(errno));
     closedir(dir);
     return status;
 }
@@ -83,8 +81,40 @@ static bool has_extension(const char *path, const char *const *extensions, size_
     return false;
 }
 
+bool dip_path_is_image(const char *path)
+{
+    return has_extension(path, readable, N_READABLE);
+}
+
+bool dip_path_is_other_image(const char *path)
+{
+    return has_extension(path, unreadable, N_UNREADABLE);
+}
+
+dip_status dip_paths_find(dip_path_list *files, char **root, const char *folder)
+{
+    *files = (dip_path_list){0};
+    dip_status status = DIP_OK;
+    dip_path_list folders = {0};
+    *root = strdup(folder);
+    size_t n = *root ? strlen(*root) : 0;
+    while (n > 1 && (*root)[n - 1] == '/') (*root)[--n] = '\0';
+    DIP_TRY_GOTO(add_path(&folders, *root ? strdup(*root) : NULL));
+    for (size_t i = 0; i < folders.n; i++)
+        DIP_TRY_GOTO(list_folder(files, &folders, folders.items[i]));
+    if (files->n > 1) qsort(files->items, files->n, sizeof *files->items, by_path);
+    dip_paths_free(&folders);
+    return DIP_OK;
+fail:
+    dip_paths_free(&folders);
+    dip_paths_free(files);
+    free(*root);
+    *root = NULL;
+    return status;
+}
+
 /* The place of "path with another extension" in the sorted list, or -1. */
-static ptrdiff_t find_sibling(const path_list *files, const char *path, const char *extension)
+static ptrdiff_t find_sibling(const dip_path_list *files, const char *path, const char *extension)
 {
     int stem = (int)(strrchr(path, '.') - path);
     char *sibling = dip_format("%.*s.%s", stem, path, extension);
@@ -94,27 +124,27 @@ static ptrdiff_t find_sibling(const path_list *files, const char *path, const ch
     return found ? found - files->items : -1;
 }
 
-static void name_lonely_text(const path_list *files, const char *text, dip_pairs_lost_fn *lost,
+static void name_lonely_text(const dip_path_list *files, const char *text, dip_pairs_lost_fn *lost,
                              void *context)
 {
     for (size_t i = 0; i < N_UNREADABLE; i++) {
         ptrdiff_t image = find_sibling(files, text, unreadable[i]);
         if (image < 0) continue;
-        lost(context, DIP_FAULT_IMAGE_FORMAT, files->items[image], "only JPEG and PNG are taken");
+        lost(context, DIP_FAULT_IMAGE_FORMAT, files->items[image],
+             "only JPEG, PNG and WebP are taken");
         return;
     }
-    lost(context, DIP_FAULT_NO_IMAGE, text, "no jpg, jpeg or png file of the same name");
+    lost(context, DIP_FAULT_NO_IMAGE, text, "no jpg, jpeg, png or webp file of the same name");
 }
 
 /* Pair the files up; what stays alone is told to `lost`. */
-static dip_status match(dip_pair_file *pairs, size_t *n_pairs, size_t *n_images,
-                        const path_list *files, bool *text_used, dip_pairs_lost_fn *lost,
-                        void *context)
+static dip_status match(dip_pair_files *pairs, size_t *n_images, const dip_path_list *files,
+                        size_t root_bytes, bool *text_used, dip_pairs_lost_fn *lost, void *context)
 {
     static const char *const txt[] = {"txt"};
     for (size_t i = 0; i < files->n; i++) {
         const char *path = files->items[i];
-        if (!has_extension(path, readable, N_READABLE)) continue;
+        if (!dip_path_is_image(path)) continue;
         ++*n_images;
         ptrdiff_t text = find_sibling(files, path, "txt");
         if (text < 0) {
@@ -122,9 +152,11 @@ static dip_status match(dip_pair_file *pairs, size_t *n_pairs, size_t *n_images,
             continue;
         }
         text_used[text] = true;
-        dip_pair_file *pair = &pairs[(*n_pairs)++];
-        *pair =
-            (dip_pair_file){.image_path = strdup(path), .text_path = strdup(files->items[text])};
+        dip_pair_file *pair = &pairs->items[pairs->n++];
+        *pair = (dip_pair_file){.image_path = strdup(path),
+                                .name_at = root_bytes + (path[root_bytes] == '/'),
+                                .text_path = strdup(files->items[text]),
+                                .label = -1};
         if (!pair->image_path || !pair->text_path) return dip_pairs_no_memory(path);
     }
     for (size_t i = 0; i < files->n; i++)
@@ -137,37 +169,24 @@ dip_status dip_pairs_open_folder(dip_pairs **out, const char *folder, dip_pairs_
                                  void *context)
 {
     *out = NULL;
+    dip_path_list files;
+    dip_pair_files pairs = {0};
+    size_t n_images = 0;
+    char *root;
+    DIP_TRY(dip_paths_find(&files, &root, folder));
     dip_status status = DIP_OK;
-    path_list files = {0}, folders = {0};
-    dip_pair_file *pairs = NULL;
-    bool *text_used = NULL;
-    size_t n_pairs = 0, n_images = 0;
-    char *root = strdup(folder);
-    size_t root_bytes = root ? strlen(root) : 0;
-    while (root_bytes > 1 && root[root_bytes - 1] == '/') root[--root_bytes] = '\0';
-    DIP_TRY_GOTO(add_path(&folders, root));
-    for (size_t i = 0; i < folders.n; i++)
-        DIP_TRY_GOTO(list_folder(&files, &folders, folders.items[i]));
-    if (files.n > 1) qsort(files.items, files.n, sizeof *files.items, by_path);
-    pairs = calloc(files.n + 1, sizeof *pairs);
-    text_used = calloc(files.n + 1, sizeof *text_used);
-    if (!pairs || !text_used) {
-        status = dip_pairs_no_memory(folder);
-        goto fail;
-    }
-    DIP_TRY_GOTO(match(pairs, &n_pairs, &n_images, &files, text_used, lost, context));
-    if (n_images == 0) {
-        status =
-            dip_fail(DIP_CONFIG, "%s: no jpg, jpeg or png file in it or the folders below", folder);
-        goto fail;
-    }
-    status = dip_pairs_from_files(out, pairs, n_pairs, root_bytes + 1);
-    pairs = NULL;
-    n_pairs = 0;
+    bool *text_used = calloc(files.n + 1, sizeof *text_used);
+    pairs.items = calloc(files.n + 1, sizeof *pairs.items);
+    if (!pairs.items || !text_used) DIP_TRY_GOTO(dip_pairs_no_memory(folder));
+    DIP_TRY_GOTO(match(&pairs, &n_images, &files, strlen(root), text_used, lost, context));
+    if (n_images == 0)
+        DIP_TRY_GOTO(dip_fail(
+            DIP_CONFIG, "%s: no jpg, jpeg, png or webp file in it or the folders below", folder));
+    status = dip_pairs_from_files(out, &pairs);
 fail:
-    if (pairs) dip_pair_files_free(pairs, n_pairs);
+    dip_pair_files_free(&pairs);
     free(text_used);
-    free_paths(&files);
-    free_paths(&folders);
+    dip_paths_free(&files);
+    free(root);
     return status;
 }

@@ -57,11 +57,13 @@ static inline void store_twelve(uint8_t *dst, __m128i bytes)
     memcpy(dst + 8, &last, sizeof last);
 }
 
-static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4], const dip_taps *taps,
-                       int n_cols, int flip)
+static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4],
+                       const dip_columns *columns)
 {
+    const dip_taps *taps = columns->taps;
+    const int n_cols = columns->n, flip = columns->flip;
     if (n_cols < 4) {
-        dip_resize_kernels_c()->horizontal(dst, rows, taps, n_cols, flip);
+        dip_resize_kernels_c()->horizontal(dst, rows, columns);
         return;
     }
     const __m256i forwards = _mm256_broadcastsi128_si256(
@@ -123,7 +125,8 @@ static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t
 
 const dip_resize_kernels *dip_resize_kernels_avx2(void)
 {
-    static const dip_resize_kernels kernels = {"avx2", horizontal, vertical};
+    static const dip_resize_kernels kernels = {
+        .name = "avx2", .horizontal = horizontal, .vertical = vertical};
     return __builtin_cpu_supports("avx2") ? &kernels : NULL;
 }
 

@@ -49,11 +49,13 @@ TARGET static inline __m512i column(const uint8_t *const rows[4], const dip_taps
     return finish(low, high);
 }
 
-TARGET static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4],
-                              const dip_taps *taps, int n_cols, int flip)
+TARGET void dip_resize_horizontal_avx512(uint8_t *const dst[4], const uint8_t *const rows[4],
+                                         const dip_columns *columns)
 {
+    const dip_taps *taps = columns->taps;
+    const int n_cols = columns->n, flip = columns->flip;
     if (n_cols < 4) {
-        dip_resize_kernels_c()->horizontal(dst, rows, taps, n_cols, flip);
+        dip_resize_kernels_c()->horizontal(dst, rows, columns);
         return;
     }
     const __m512i forwards = _mm512_broadcast_i32x4(
@@ -75,8 +77,8 @@ TARGET static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4
     }
 }
 
-TARGET static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t n_bytes,
-                            const dip_taps *taps)
+TARGET void dip_resize_vertical_avx512(uint8_t *dst, const uint8_t *src, size_t src_stride,
+                                       size_t n_bytes, const dip_taps *taps)
 {
     const __m512i zero = _mm512_setzero_si512();
     src += (size_t)taps->first * src_stride;
@@ -110,7 +112,9 @@ TARGET static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride,
 
 const dip_resize_kernels *dip_resize_kernels_avx512(void)
 {
-    static const dip_resize_kernels kernels = {"avx512", horizontal, vertical};
+    static const dip_resize_kernels kernels = {.name = "avx512",
+                                               .horizontal = dip_resize_horizontal_avx512,
+                                               .vertical = dip_resize_vertical_avx512};
     int has = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
               __builtin_cpu_supports("avx512vnni");
     return has ? &kernels : NULL;

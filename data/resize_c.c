@@ -7,9 +7,11 @@ static uint8_t clip(int32_t sum)
     return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
-static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4], const dip_taps *taps,
-                       int n_cols, int flip)
+static void horizontal(uint8_t *const dst[4], const uint8_t *const rows[4],
+                       const dip_columns *columns)
 {
+    const dip_taps *taps = columns->taps;
+    const int n_cols = columns->n, flip = columns->flip;
     for (int r = 0; r < 4; r++) {
         if (r > 0 && dst[r] == dst[r - 1]) continue;
         for (int x = 0; x < n_cols; x++) {
@@ -37,6 +39,7 @@ static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t
 
 const dip_resize_kernels *dip_resize_kernels_c(void)
 {
-    static const dip_resize_kernels kernels = {"c", horizontal, vertical};
+    static const dip_resize_kernels kernels = {
+        .name = "c", .horizontal = horizontal, .vertical = vertical};
     return &kernels;
 }

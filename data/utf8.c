@@ -3,36 +3,37 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes of the character at text (of n left), 0 if it is malformed. */
-static size_t character_bytes(const unsigned char *text, size_t n)
-{
-    unsigned char first = text[0];
-    if (first < 0x80) return 1;
-    size_t length = first >= 0xc2 && first <= 0xdf   ? 2
-                    : first >= 0xe0 && first <= 0xef ? 3
-                    : first >= 0xf0 && first <= 0xf4 ? 4
-                                                     : 0;
-    if (length == 0 || length > n) return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((text[i] & 0xc0) != 0x80) return 0;
-    unsigned char second = text[1];
-    if (first == 0xe0 && second < 0xa0) return 0; /* overlong */
-    if (first == 0xed && second > 0x9f) return 0; /* surrogate */
-    if (first == 0xf0 && second < 0x90) return 0; /* overlong */
-    if (first == 0xf4 && second > 0x8f) return 0; /* above U+10FFFF */
-    return length;
-}
+#include "core/json.h" /* dip_utf8_length */
 
 bool dip_utf8_valid(const char *text, size_t n_bytes)
 {
-    const unsigned char *at = (const unsigned char *)text;
     while (n_bytes > 0) {
-        size_t length = character_bytes(at, n_bytes);
+        size_t length = dip_utf8_length(text, n_bytes);
         if (length == 0) return false;
-        at += length;
+        text += length;
         n_bytes -= length;
     }
     return true;
+}
+
+uint32_t dip_utf8_take(const char **at)
+{
+    const unsigned char *bytes = (const unsigned char *)*at;
+    const int n_more = bytes[0] < 0x80 ? 0 : bytes[0] < 0xe0 ? 1 : bytes[0] < 0xf0 ? 2 : 3;
+    static const uint8_t lead_bits[] = {0x7f, 0x1f, 0x0f, 0x07};
+    uint32_t character = bytes[0] & lead_bits[n_more];
+    for (int i = 1; i <= n_more; i++) character = character << 6 | (bytes[i] & 0x3f);
+    *at += 1 + n_more;
+    return character;
+}
+
+char *dip_utf8_put(char *out, uint32_t character)
+{
+    const int n_more = character < 0x80 ? 0 : character < 0x800 ? 1 : character < 0x10000 ? 2 : 3;
+    static const uint8_t lead[] = {0, 0xc0, 0xe0, 0xf0};
+    *out++ = (char)(lead[n_more] | character >> (6 * n_more));
+    for (int i = n_more - 1; i >= 0; i--) *out++ = (char)(0x80 | (character >> (6 * i) & 0x3f));
+    return out;
 }
 
 const char *dip_text_quote(char *buf, size_t n, const char *text)
@@ -41,14 +42,17 @@ const char *dip_text_quote(char *buf, size_t n, const char *text)
     size_t used = 0, left = strlen(text);
     bool utf8 = dip_utf8_valid(text, left);
     while (left > 0) {
-        size_t length = utf8 ? character_bytes((const unsigned char *)text, left) : 1;
+        size_t length = utf8 ? dip_utf8_length(text, left) : 1;
         unsigned char c = (unsigned char)*text;
-        bool escape = c < 0x20 || c == 0x7f || c == '\\' || (c >= 0x80 && !utf8);
-        if (used + (escape ? 4 : length) >= n) break;
-        if (escape)
-            used += (size_t)snprintf(buf + used, n - used, "\\x%02x", c);
-        else
-            for (size_t i = 0; i < length; i++) buf[used++] = text[i];
+        bool c1 = utf8 && c == 0xc2 && (unsigned char)text[1] < 0xa0; /* U+0080..U+009F */
+        bool escape = c < 0x20 || c == 0x7f || c == '\\' || (c >= 0x80 && !utf8) || c1;
+        if (used + (escape ? 4 * length : length) >= n) break;
+        for (size_t i = 0; i < length; i++) {
+            if (escape)
+                used += (size_t)snprintf(buf + used, n - used, "\\x%02x", (unsigned char)text[i]);
+            else
+                buf[used++] = text[i];
+        }
         text += length;
         left -= length;
     }

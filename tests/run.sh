@@ -1,10 +1,14 @@
 #!/bin/sh
 # Build Diptych and run every test, from a bare Debian 12 on.
 #
-#   sh tests/run.sh [--sanitize]
+#   sh tests/run.sh [--sanitize | --threads]
 #
 # --sanitize  with AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize instead of
 #             build/release
+# --threads   with ThreadSanitizer, in build/threads: the tests of what runs in threads of its own
+#             (queues, ledger, index, loader, the shard command). Not those of code that divides its
+#             work by OpenMP: gcc's runtime for it is not built for ThreadSanitizer, which takes its
+#             barriers for races.
 #
 # The last line is "N passed, N failed"; the exit status is 0 only if something passed and
 # nothing failed.
@@ -14,16 +18,24 @@ cd "$(dirname "$0")/.." || exit 1
 
 dir=build/release
 set_up="-DCMAKE_BUILD_TYPE=Release -DDIPTYCH_SANITIZE=OFF"
+only=""  # the tests to run, if not all; an extended regular expression
+flags="" # of the compilers
 case ${1-} in
 "") ;;
+# Debug information, but assert() stays: these are the builds that look for mistakes.
 --sanitize)
     dir=build/sanitize
     set_up="-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIPTYCH_SANITIZE=ON"
-    # Debug information, but assert() stays: this is the build that looks for mistakes.
     flags="-O1 -g"
     ;;
+--threads)
+    dir=build/threads
+    set_up="-DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIPTYCH_SANITIZE=OFF -DDIPTYCH_CUDA=OFF"
+    flags="-O1 -g -fsanitize=thread"
+    only="^test_(threads|faults|loader[a-z_]*|samples|shard_(command|inputs|options))$"
+    ;;
 *)
-    echo "run.sh: unknown option \"$1\" (--sanitize)" >&2
+    echo "run.sh: unknown option \"$1\" (--sanitize, --threads)" >&2
     exit 2
     ;;
 esac
@@ -37,7 +49,7 @@ give_up()
 }
 
 sh tools/install_packages.sh build test || give_up "the packages could not be installed"
-if [ "$dir" = build/sanitize ]; then
+if [ -n "$flags" ]; then
     cmake -S . -B "$dir" -G Ninja $set_up -DDIPTYCH_WERROR=ON -DDIPTYCH_TESTS=ON \
         "-DCMAKE_C_FLAGS_RELWITHDEBINFO=$flags" "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=$flags" ||
         give_up "configuring failed"
@@ -45,14 +57,16 @@ else
     cmake -S . -B "$dir" -G Ninja $set_up -DDIPTYCH_WERROR=ON -DDIPTYCH_TESTS=ON ||
         give_up "configuring failed"
 fi
-cmake --build "$dir" || give_up "building failed"
+targets=all
+[ -z "$only" ] || targets="diptych $(ls tests/*/test_*.c | sed 's,.*/,,; s,\.c$,,' | grep -E "$only")"
+cmake --build "$dir" --target $targets || give_up "building failed"
 
 # The counts come from ctest's own report, one <testcase> a test with its status:
 # run (passed), fail, or notrun and disabled (skipped).
 report="$PWD/$dir/ctest.xml"
 log="$dir/Testing/Temporary/LastTest.log"
 rm -f "$report" "$log"
-ctest --test-dir "$dir" --output-on-failure -j2 --output-junit "$report"
+ctest --test-dir "$dir" ${only:+-R "$only"} --output-on-failure -j2 --output-junit "$report"
 ctest_status=$?
 [ -s "$report" ] || give_up "ctest left no report (status $ctest_status)"
 

@@ -91,33 +91,44 @@ static dip_status keep_images(void *context, const dip_batch *batch, const float
     return DIP_OK;
 }
 
-/* Caption lines waiting to be computed together. */
+/* Caption lines waiting to be computed together: copies, malloc'd. */
 enum { LINES_AT_ONCE = 1024 };
 typedef struct pending {
     rows *r;
     const char *key;
-    const char *lines[LINES_AT_ONCE];
+    char *lines[LINES_AT_ONCE];
     size_t lengths[LINES_AT_ONCE];
     size_t n;
     dip_status status;
 } pending;
+
+static void drop_lines(pending *p)
+{
+    while (p->n > 0) free(p->lines[--p->n]);
+}
 
 static dip_status flush_lines(pending *p)
 {
     rows *r = p->r;
     if (p->n == 0) return DIP_OK;
     DIP_TRY(make_room(r, p->n));
-    DIP_TRY(dip_model_encode_captions(r->model, r->features + r->n * r->row, p->lines, p->lengths,
-                                      p->n));
+    DIP_TRY(dip_model_encode_captions(r->model, r->features + r->n * r->row,
+                                      (const char *const *)p->lines, p->lengths, p->n));
     r->n += p->n;
-    p->n = 0;
+    drop_lines(p);
     return DIP_OK;
 }
 
 static int add_line(void *context, const char *line, size_t n)
 {
     pending *p = context;
-    p->lines[p->n] = line;
+    char *copy = malloc(n + 1);
+    if (!copy) {
+        p->status = no_memory(p->r);
+        return 1;
+    }
+    memcpy(copy, line, n);
+    p->lines[p->n] = copy;
     p->lengths[p->n++] = n;
     p->status = add_key(p->r, p->key);
     if (p->status == DIP_OK && p->n == LINES_AT_ONCE) p->status = flush_lines(p);
@@ -131,9 +142,17 @@ static dip_status embed_captions(rows *r)
     if (!p) return no_memory(r);
     p->r = r;
     for (int64_t i = 0; i < dip_samples_count(r->data.samples) && status == DIP_OK; i++) {
-        dip_sample sample = dip_samples_get(r->data.samples, i);
+        const dip_sample sample = dip_samples_get(r->data.samples, i);
+        const char *text;
+        size_t n_bytes;
+        status = dip_data_caption(&r->data, &text, &n_bytes, i);
+        if (status == DIP_FORMAT) {
+            status = DIP_OK; /* it is in the ledger */
+            continue;
+        }
+        if (status != DIP_OK) break;
         p->key = sample.key;
-        int n = dip_caption_lines(sample.caption, sample.caption_bytes, add_line, p);
+        int n = dip_caption_lines(text, n_bytes, add_line, p);
         status = p->status;
         if (n > 0 || status != DIP_OK) continue;
         char where[1024];
@@ -142,6 +161,7 @@ static dip_status embed_captions(rows *r)
                        where, "no text of it is used");
     }
     if (status == DIP_OK) status = flush_lines(p);
+    drop_lines(p);
     free(p);
     if (status == DIP_OK && r->n == 0)
         status = dip_fail(DIP_FORMAT, "none of the %lld samples has a usable caption",

@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "data/caption.h"
 #include "data/pattern.h"
 
 enum { SECONDS_BETWEEN_LINES = 10 };
@@ -45,9 +46,41 @@ dip_status dip_data_open(dip_data *data, const char *pattern, int needs, const c
     dip_string_list shards = {0};
     DIP_TRY(dip_faults_open(&data->faults));
     dip_status status = dip_pattern_expand_files(&shards, pattern);
-    if (status == DIP_OK) {
-        status = dip_samples_open(&data->samples, &shards, needs, json_text_key, data->faults);
-        dip_string_list_free(&shards);
+    if (status != DIP_OK) return status;
+    const dip_samples_options options = {.needs = needs | (json_text_key ? DIP_CAPTION_JSON : 0)};
+    status = dip_samples_open(&data->samples, &shards, &options, data->faults);
+    dip_string_list_free(&shards);
+    if (status != DIP_OK) return status;
+    if (json_text_key && !(data->json_text_key = strdup(json_text_key)))
+        return dip_fail(DIP_NOMEM, "no memory to read shards");
+    return dip_sample_reader_open(&data->reader, data->samples);
+}
+
+static dip_status read_caption(dip_data *data, const char **text, size_t *n_bytes,
+                               dip_fault_kind *kind, int64_t index)
+{
+    dip_sample sample;
+    DIP_TRY(dip_sample_read(data->reader, &sample, index, DIP_NEEDS_CAPTION, kind));
+    *kind = DIP_FAULT_NO_CAPTION;
+    if (!sample.caption) return dip_fail(DIP_FORMAT, "no caption member");
+    *text = sample.caption;
+    *n_bytes = sample.caption_bytes;
+    if (!sample.caption_is_json) return DIP_OK;
+    free(data->json_text);
+    DIP_TRY(dip_caption_from_json(&data->json_text, n_bytes, sample.caption, sample.caption_bytes,
+                                  data->json_text_key));
+    *text = data->json_text;
+    return DIP_OK;
+}
+
+dip_status dip_data_caption(dip_data *data, const char **text, size_t *n_bytes, int64_t index)
+{
+    dip_fault_kind kind;
+    dip_status status = read_caption(data, text, n_bytes, &kind, index);
+    if (status == DIP_FORMAT) {
+        const dip_sample sample = dip_samples_get(data->samples, index);
+        const dip_fault_place place = {sample.shard, sample.key, sample.offset};
+        dip_faults_add_at(data->faults, kind, &place, dip_error());
     }
     return status;
 }
@@ -55,8 +88,11 @@ dip_status dip_data_open(dip_data *data, const char *pattern, int needs, const c
 void dip_data_close(dip_data *data)
 {
     if (data->faults) dip_faults_print(data->faults, stderr);
+    dip_sample_reader_close(data->reader);
     dip_samples_close(data->samples);
     dip_faults_close(data->faults);
+    free(data->json_text_key);
+    free(data->json_text);
     *data = (dip_data){0};
 }
 
@@ -71,7 +107,7 @@ static dip_loader_options loader_options(const dip_data *data, const dip_model *
         .image_size = config->vision.image_size,
         .n_workers = flags->workers ? (int)flags->workers : dip_core_count(),
         .n_prefetch = 2,
-        .max_pixels = DIP_MAX_IMAGE_PIXELS,
+        .decode = dip_decode_defaults(),
         .max_bad_fraction = 1,
         .filter = config->preprocess.bilinear ? DIP_BILINEAR : DIP_BICUBIC,
         .resize_mode = config->preprocess.squash ? DIP_RESIZE_SQUASH : DIP_RESIZE_SHORTEST,
@@ -96,7 +132,7 @@ dip_status dip_data_encode_images(const dip_data *data, dip_model *model,
         goto fail;
     }
     DIP_TRY_GOTO(dip_loader_open(&loader, &options));
-    DIP_TRY_GOTO(dip_loader_start(loader, 0, 0));
+    DIP_TRY_GOTO(dip_loader_start(loader, 0, 0, 0));
     while ((status = dip_loader_next(loader, &batch)) == DIP_OK) {
         DIP_TRY_GOTO(dip_model_encode_pixels(model, features, batch.images, (size_t)batch.n));
         DIP_TRY_GOTO(each(context, &batch, features));

@@ -54,9 +54,15 @@ dip_status dip_input_check(const char *path);
 typedef struct dip_data {
     dip_faults *faults;
     dip_samples *samples;
+    dip_sample_reader *reader; /* of captions; one thread */
+    char *json_text_key;       /* NULL: captions are .txt members */
+    char *json_text;           /* the caption that was read last, out of a .json */
 } dip_data;
 
 dip_status dip_data_open(dip_data *data, const char *pattern, int needs, const char *json_text_key);
+/* The caption of a sample, valid until the next call. DIP_FORMAT: it has none that can be read, and
+ * is named in the ledger; any other failure is the machine's. */
+dip_status dip_data_caption(dip_data *data, const char **text, size_t *n_bytes, int64_t index);
 void dip_data_close(dip_data *data); /* prints the ledger, if anything is in it, on stderr */
 
 /* Called with features [batch->n][E]; a status other than DIP_OK ends the encoding. */

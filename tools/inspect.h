@@ -8,12 +8,13 @@
 #include <cjson/cJSON.h>
 
 #include "core/status.h"
+#include "data/samples.h"
 
 typedef struct dip_inspect_flags {
     char *model, *checkpoint, *shards;
-    char *device, *precision, *json_text_key;
-    int64_t batch_size, first;
-    bool parameters, decode, json;
+    char *device, *precision, *json_text_key, *faults, *html;
+    int64_t batch_size, first, html_samples;
+    bool parameters, decode, verify, json;
 } dip_inspect_flags;
 
 /* A folder with a model, a built-in name, or a JSON file. */
@@ -24,5 +25,8 @@ dip_status dip_inspect_builtin(cJSON *report);
 dip_status dip_inspect_checkpoint(cJSON *report, const dip_inspect_flags *flags);
 /* Samples of shards; the ledger goes to stderr. */
 dip_status dip_inspect_shards(cJSON *report, const dip_inspect_flags *flags);
+/* The part of --verify that looks at files: the tar headers of a shard against its index, and the
+ * checksum of every member. What differs goes to the ledger. */
+dip_status dip_inspect_verify(cJSON *report, const dip_samples *samples, dip_faults *faults);
 
 #endif

@@ -1,12 +1,11 @@
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/threads.h"
-#include "data/image.h"
+#include "tools/contact_sheet.h"
 #include "tools/encoding.h"
 #include "tools/inspect.h"
+#include "tools/inspect_view.h"
 
 enum { CHUNK = 4096, MAX_LABELS_SHOWN = 1000, MAX_CAPTION_SHOWN = 200 };
 
@@ -33,60 +32,10 @@ static void range_report(cJSON *report, const char *name, const range *r)
     cJSON_AddNumberToObject(object, "max", (double)r->max);
 }
 
-/* ---- images ---------------------------------------------------------------------------- */
-
-typedef enum format { JPEG, PNG, GIF, WEBP, OTHER, N_FORMATS } format;
-static const char *const format_names[N_FORMATS] = {"JPEG", "PNG", "GIF", "WebP", "other"};
-
-static format format_of(const dip_sample *sample)
-{
-    const uint8_t *p = sample->image;
-    size_t n = sample->image_bytes;
-    if (n >= 3 && memcmp(p, "\xff\xd8\xff", 3) == 0) return JPEG;
-    if (n >= 8 && memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0) return PNG;
-    if (n >= 4 && memcmp(p, "GIF8", 4) == 0) return GIF;
-    if (n >= 12 && memcmp(p, "RIFF", 4) == 0 && memcmp(p + 8, "WEBP", 4) == 0) return WEBP;
-    return OTHER;
-}
-
-/* What decoding one image gave. */
-typedef struct outcome {
-    int width, height; /* 0: not decoded */
-    dip_status status; /* DIP_FORMAT is the image's failure, any other the machine's */
-    dip_fault_kind kind;
-    char *reason; /* of a failure; malloc'd */
-} outcome;
-
-static void decode(outcome *out, dip_image_decoder *decoder, const dip_sample *sample)
-{
-    dip_image image;
-    *out = (outcome){0};
-    out->status = dip_image_decode(decoder, &image, &out->kind, sample->image, sample->image_bytes);
-    if (out->status == DIP_OK) {
-        out->width = image.width;
-        out->height = image.height;
-    } else {
-        out->reason = strdup(dip_error());
-    }
-}
-
-/* Decode samples first .. first + n - 1, whoever is free taking the next; the results lie in
- * order, so that the ledger reads the same every time. */
-static void decode_chunk(outcome *outcomes, dip_image_decoder *const *decoders, int n_threads,
-                         const dip_samples *samples, int64_t first, int64_t n)
-{
-#pragma omp parallel for schedule(dynamic, 16) num_threads(n_threads)
-    for (int64_t i = 0; i < n; i++) {
-        dip_sample sample = dip_samples_get(samples, first + i);
-        outcomes[i] = (outcome){0};
-        if (sample.image) decode(&outcomes[i], decoders[omp_get_thread_num()], &sample);
-    }
-}
-
 /* ---- captions and labels --------------------------------------------------------------- */
 
 typedef struct survey {
-    int64_t n_formats[N_FORMATS];
+    int64_t n_formats[DIP_N_VIEW_FORMATS];
     int64_t n_images, n_captions, n_labels, n_pairs;
     range image_bytes, width, height, lines, characters;
     int64_t *labels;
@@ -129,32 +78,37 @@ static int take_excerpt(void *context, const char *line, size_t n)
     return 1;
 }
 
-static void show_sample(survey *s, const dip_sample *sample, const outcome *image)
+/* A sample's caption, NULL if it has none. */
+typedef struct caption {
+    const char *text;
+    size_t n_bytes;
+} caption;
+
+static void show_sample(survey *s, const dip_sample *sample, const dip_view *image,
+                        const caption *words)
 {
     cJSON *row = cJSON_CreateObject();
     cJSON_AddStringToObject(row, "key", sample->key);
-    if (sample->image) {
-        cJSON_AddStringToObject(row, "format", format_names[format_of(sample)]);
+    if (sample->has_image) {
+        cJSON_AddStringToObject(row, "format", dip_view_format_name(image->format));
         cJSON_AddNumberToObject(row, "bytes", (double)sample->image_bytes);
         if (image->width) cJSON_AddNumberToObject(row, "width", image->width);
         if (image->width) cJSON_AddNumberToObject(row, "height", image->height);
     }
     excerpt e = {""};
-    if (sample->caption &&
-        dip_caption_lines(sample->caption, sample->caption_bytes, take_excerpt, &e) > 0)
+    if (words->text && dip_caption_lines(words->text, words->n_bytes, take_excerpt, &e) > 0)
         cJSON_AddStringToObject(row, "caption", e.text);
     if (sample->label >= 0) cJSON_AddNumberToObject(row, "label", (double)sample->label);
     if (!cJSON_AddItemToArray(s->first, row)) cJSON_Delete(row);
 }
 
-static void count_sample(survey *s, const dip_sample *sample, const outcome *image,
-                         dip_faults *faults)
+static void count_sample(survey *s, const dip_sample *sample, const dip_view *image,
+                         const caption *words, dip_faults *faults)
 {
-    char where[1024];
-    dip_sample_where(sample, where, sizeof where);
-    if (sample->image) {
+    const dip_fault_place place = {sample->shard, sample->key, sample->offset};
+    if (sample->has_image) {
         s->n_images++;
-        s->n_formats[format_of(sample)]++;
+        s->n_formats[image->format]++;
         range_add(&s->image_bytes, (int64_t)sample->image_bytes);
     }
     if (image->width) {
@@ -162,14 +116,14 @@ static void count_sample(survey *s, const dip_sample *sample, const outcome *ima
         range_add(&s->height, image->height);
     }
     if (image->status != DIP_OK)
-        dip_faults_add(faults, image->kind, where, image->reason ? image->reason : "");
-    if (sample->caption) {
-        int n = dip_caption_lines(sample->caption, sample->caption_bytes, measure_line, s);
-        if (n < 0) dip_faults_add(faults, DIP_FAULT_CAPTION_UTF8, where, "not UTF-8");
-        if (n == 0) dip_faults_add(faults, DIP_FAULT_CAPTION_EMPTY, where, "no line with text");
+        dip_faults_add_at(faults, image->kind, &place, image->reason ? image->reason : "");
+    if (words->text) {
+        int n = dip_caption_lines(words->text, words->n_bytes, measure_line, s);
+        if (n < 0) dip_faults_add_at(faults, DIP_FAULT_CAPTION_UTF8, &place, "not UTF-8");
+        if (n == 0) dip_faults_add_at(faults, DIP_FAULT_CAPTION_EMPTY, &place, "no line with text");
         if (n > 0) {
             s->n_captions++;
-            if (sample->image && image->status == DIP_OK) s->n_pairs++;
+            if (sample->has_image && image->status == DIP_OK) s->n_pairs++;
             range_add(&s->lines, n);
         }
     }
@@ -207,9 +161,9 @@ static void report_survey(cJSON *report, survey *s, const dip_data *data)
     cJSON_AddNumberToObject(report, "n_labelled", (double)s->n_labels);
     cJSON_AddNumberToObject(report, "dropped", (double)dip_faults_total(data->faults));
     cJSON *formats = cJSON_AddObjectToObject(report, "image_formats");
-    for (int i = 0; i < N_FORMATS; i++)
+    for (int i = 0; i < DIP_N_VIEW_FORMATS; i++)
         if (s->n_formats[i])
-            cJSON_AddNumberToObject(formats, format_names[i], (double)s->n_formats[i]);
+            cJSON_AddNumberToObject(formats, dip_view_format_name(i), (double)s->n_formats[i]);
     range_report(report, "image_bytes", &s->image_bytes);
     range_report(report, "image_width", &s->width);
     range_report(report, "image_height", &s->height);
@@ -220,56 +174,137 @@ static void report_survey(cJSON *report, survey *s, const dip_data *data)
     s->first = NULL;
 }
 
-/* Count the decoded samples first .. first + n - 1; takes the outcomes' reasons. */
-static dip_status count_chunk(survey *s, outcome *outcomes, const dip_data *data, int64_t first,
-                              int64_t n, int64_t n_shown)
+static void report_faults(cJSON *report, const dip_faults *faults)
 {
-    dip_status status = DIP_OK;
-    for (int64_t i = 0; i < n; i++) {
-        outcome *image = &outcomes[i];
-        dip_sample sample = dip_samples_get(data->samples, first + i);
-        if (image->status != DIP_OK && image->status != DIP_FORMAT && status == DIP_OK)
-            status = dip_fail(image->status, "%s", image->reason ? image->reason : sample.key);
-        if (status == DIP_OK) count_sample(s, &sample, image, data->faults);
-        if (status == DIP_OK && first + i < n_shown) show_sample(s, &sample, image);
-        free(image->reason);
-        *image = (outcome){0};
+    cJSON *object = cJSON_AddObjectToObject(report, "faults");
+    for (dip_fault_kind kind = 0; kind < DIP_N_FAULT_KINDS; kind++)
+        if (dip_faults_count(faults, kind) > 0)
+            cJSON_AddNumberToObject(object, dip_fault_text(kind),
+                                    (double)dip_faults_count(faults, kind));
+}
+
+static dip_status add_contact(dip_contact_sheet *sheet, const dip_sample *sample,
+                              const dip_view *image, const caption *words)
+{
+    const dip_contact contact = {
+        .shard = sample->shard,
+        .key = sample->key,
+        .format = sample->has_image ? dip_view_format_name(image->format) : NULL,
+        .image_bytes = sample->image_bytes,
+        .width = image->width,
+        .height = image->height,
+        .thumbnail = image->thumbnail,
+        .thumbnail_bytes = image->thumbnail_bytes,
+        .thumbnail_width = image->thumbnail_width,
+        .thumbnail_height = image->thumbnail_height,
+        .caption = words->text,
+        .caption_bytes = words->n_bytes,
+        .label = sample->label,
+        .fault = image->reason,
+    };
+    return dip_contact_sheet_add(sheet, &contact);
+}
+
+/* One look at all samples, and where it is told. */
+typedef struct inspection {
+    const dip_inspect_flags *flags;
+    dip_data data;
+    dip_contact_sheet *sheet; /* NULL: no page is wanted */
+    survey survey;
+} inspection;
+
+static dip_status count_view(inspection *in, const dip_view *image, int64_t index)
+{
+    const dip_sample sample = dip_samples_get(in->data.samples, index);
+    caption words = {0};
+    if (image->status != DIP_OK && image->status != DIP_FORMAT)
+        return dip_fail(image->status, "%s", image->reason ? image->reason : sample.key);
+    if (sample.has_caption) {
+        dip_status status = dip_data_caption(&in->data, &words.text, &words.n_bytes, index);
+        if (status == DIP_FORMAT)
+            words.text = NULL; /* it is in the ledger */
+        else
+            DIP_TRY(status);
     }
+    count_sample(&in->survey, &sample, image, &words, in->data.faults);
+    if (index < in->flags->first) show_sample(&in->survey, &sample, image, &words);
+    if (in->sheet &&
+        dip_views_shows(index, dip_samples_count(in->data.samples), in->flags->html_samples))
+        return add_contact(in->sheet, &sample, image, &words);
+    return DIP_OK;
+}
+
+static dip_status look_at_all(inspection *in)
+{
+    int64_t n = dip_samples_count(in->data.samples);
+    int64_t n_shown = in->sheet ? in->flags->html_samples : 0;
+    dip_views *views = NULL;
+    dip_status status;
+    dip_view *view = calloc(CHUNK, sizeof *view);
+    in->survey.first = cJSON_CreateArray();
+    in->survey.labels = malloc((size_t)n * sizeof *in->survey.labels);
+    if (!view || !in->survey.first || !in->survey.labels) {
+        status = dip_fail(DIP_NOMEM, "no memory to look at %lld samples", (long long)n);
+        goto fail;
+    }
+    DIP_TRY_GOTO(dip_views_open(&views, in->data.samples, in->flags->decode));
+    for (int64_t first = 0; first < n && status == DIP_OK; first += CHUNK) {
+        int64_t count = n - first < CHUNK ? n - first : CHUNK;
+        dip_views_look(views, view, first, count, n_shown);
+        for (int64_t i = 0; i < count; i++) {
+            if (status == DIP_OK) status = count_view(in, &view[i], first + i);
+            dip_view_clear(&view[i]);
+        }
+    }
+fail:
+    dip_views_close(views);
+    free(view);
     return status;
+}
+
+static dip_status check_flags(const dip_inspect_flags *flags)
+{
+    if (!flags->decode && (flags->verify || flags->html))
+        return dip_fail(DIP_CONFIG, "--no-decode does not go with --%s, which needs the pictures",
+                        flags->verify ? "verify" : "html");
+    return DIP_OK;
+}
+
+/* Before the work, and a mistake in the command if it cannot be written. */
+static dip_status open_sheet(inspection *in)
+{
+    if (!in->flags->html) return DIP_OK;
+    dip_status status = dip_contact_sheet_open(&in->sheet, in->flags->html);
+    return status == DIP_IO ? DIP_CONFIG : status;
+}
+
+static dip_status close_sheet(inspection *in, const cJSON *report)
+{
+    if (!in->sheet) return DIP_OK;
+    dip_contact_sheet *sheet = in->sheet;
+    in->sheet = NULL;
+    return dip_contact_sheet_close(sheet, in->flags->shards, report, in->data.faults);
 }
 
 dip_status dip_inspect_shards(cJSON *report, const dip_inspect_flags *flags)
 {
-    int n_threads = dip_core_count();
-    dip_data data = {0};
-    survey s = {.first = cJSON_CreateArray()};
+    inspection in = {.flags = flags};
     dip_status status;
-    dip_image_decoder **decoders = calloc((size_t)n_threads, sizeof *decoders);
-    outcome *outcomes = calloc(CHUNK, sizeof *outcomes);
-    if (!decoders || !outcomes || !s.first) goto nomem;
-    DIP_TRY_GOTO(dip_data_open(&data, flags->shards, DIP_NAMES_INCOMPLETE, flags->json_text_key));
-    for (int i = 0; i < n_threads; i++)
-        DIP_TRY_GOTO(dip_image_decoder_open(&decoders[i], DIP_MAX_IMAGE_PIXELS));
-    int64_t n = dip_samples_count(data.samples);
-    s.labels = malloc((size_t)n * sizeof *s.labels);
-    if (!s.labels) goto nomem;
-    for (int64_t first = 0; first < n; first += CHUNK) {
-        int64_t count = n - first < CHUNK ? n - first : CHUNK;
-        if (flags->decode) decode_chunk(outcomes, decoders, n_threads, data.samples, first, count);
-        DIP_TRY_GOTO(count_chunk(&s, outcomes, &data, first, count, flags->first));
-    }
+    DIP_TRY_GOTO(check_flags(flags));
+    DIP_TRY_GOTO(open_sheet(&in));
+    DIP_TRY_GOTO(
+        dip_data_open(&in.data, flags->shards, DIP_NAMES_INCOMPLETE, flags->json_text_key));
+    if (flags->faults) DIP_TRY_GOTO(dip_faults_record(in.data.faults, flags->faults, 0, INT64_MAX));
     cJSON_AddStringToObject(report, "shards", flags->shards);
-    report_survey(report, &s, &data);
-    status = DIP_OK;
-    goto fail;
-nomem:
-    status = dip_fail(DIP_NOMEM, "no memory to look at %s", flags->shards);
+    if (flags->verify) DIP_TRY_GOTO(dip_inspect_verify(report, in.data.samples, in.data.faults));
+    DIP_TRY_GOTO(look_at_all(&in));
+    report_survey(report, &in.survey, &in.data);
+    if (flags->verify) report_faults(report, in.data.faults);
+    DIP_TRY_GOTO(close_sheet(&in, report));
 fail:
-    for (int i = 0; decoders && i < n_threads; i++) dip_image_decoder_close(decoders[i]);
-    free(decoders);
-    free(outcomes);
-    free(s.labels);
-    cJSON_Delete(s.first);
-    dip_data_close(&data);
+    dip_contact_sheet_abort(in.sheet);
+    free(in.survey.labels);
+    cJSON_Delete(in.survey.first);
+    dip_data_close(&in.data);
     return status;
 }

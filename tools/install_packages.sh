@@ -1,19 +1,22 @@
 #!/bin/sh
 # Install the Debian packages Diptych needs, those that are missing only.
 #
-#   sh tools/install_packages.sh [build] [test] [data]      (no group: build test)
+#   sh tools/install_packages.sh [build] [test] [data] [fuzz]      (no group: build test)
 #
 # build  compiler, CMake and the libraries the program links
-# test   what the tests need besides, the images they read included
+# test   what the tests need besides: the images they read, a browser (122 MB) that shows the pages
+#        the program writes, and strace, which sees the files it opens
 # data   the two packages with images alone
+# fuzz   clang with libFuzzer, for tests/fuzz.sh
 #
 # Works as root or through sudo. When nothing is missing it touches neither the network nor apt.
 set -eu
 
 build="build-essential cmake ninja-build pkg-config libdnnl-dev libjpeg62-turbo-dev libpng-dev
-       zlib1g-dev libcjson-dev libsentencepiece-dev"
+       libwebp-dev zlib1g-dev libcjson-dev libsentencepiece-dev"
 data="dataset-fashion-mnist tuxpaint-stamps-default"
-test="libcmocka-dev $data"
+test="libcmocka-dev chromium strace $data"
+fuzz="clang libclang-rt-14-dev"
 
 wanted=""
 [ $# -gt 0 ] || set -- build test
@@ -22,8 +25,9 @@ for group in "$@"; do
     build) wanted="$wanted $build" ;;
     test) wanted="$wanted $test" ;;
     data) wanted="$wanted $data" ;;
+    fuzz) wanted="$wanted $fuzz" ;;
     *)
-        echo "install_packages.sh: no group \"$group\" (build, test, data)" >&2
+        echo "install_packages.sh: no group \"$group\" (build, test, data, fuzz)" >&2
         exit 2
         ;;
     esac

@@ -20,15 +20,15 @@ static const dip_option options[] = {
 };
 static const dip_option_table table = {options, sizeof options / sizeof *options, false};
 
-/* Features of all images and captions, as they come. Captions stay where the samples keep them. */
+/* Features of all images and captions, and the captions themselves (malloc'd), as they come. */
 typedef struct gathering {
     dip_model *model;
-    const dip_data *data;
+    dip_data *data;
     size_t row; /* E */
     float *images;
     int64_t n_images, images_capacity;
     float *texts;
-    const char **lines;
+    char **lines;
     size_t *lengths;
     int64_t *text_image;
     int64_t n_texts, texts_capacity;
@@ -40,7 +40,7 @@ static bool grow_texts(gathering *g)
     size_t n = g->texts_capacity ? 2 * (size_t)g->texts_capacity : 1024;
     float *texts = realloc(g->texts, n * g->row * sizeof *texts);
     if (texts) g->texts = texts;
-    const char **lines = realloc(g->lines, n * sizeof *lines);
+    char **lines = realloc(g->lines, n * sizeof *lines);
     if (lines) g->lines = lines;
     size_t *lengths = realloc(g->lengths, n * sizeof *lengths);
     if (lengths) g->lengths = lengths;
@@ -54,31 +54,36 @@ static bool grow_texts(gathering *g)
 static int add_line(void *context, const char *line, size_t n)
 {
     gathering *g = context;
-    if (g->n_texts == g->texts_capacity && !grow_texts(g)) {
+    bool room = g->n_texts < g->texts_capacity || grow_texts(g);
+    char *copy = room ? malloc(n + 1) : NULL;
+    if (!copy) {
         g->out_of_memory = true;
         return 1;
     }
-    g->lines[g->n_texts] = line;
+    memcpy(copy, line, n);
+    g->lines[g->n_texts] = copy;
     g->lengths[g->n_texts] = n;
     g->text_image[g->n_texts++] = g->n_images;
     return 0;
 }
 
-/* The captions of one sample; an image without any is no part of the test. */
-static bool add_captions(gathering *g, int64_t index)
+/* The captions of one sample. DIP_FORMAT: it has none and is no part of the test. */
+static dip_status add_captions(gathering *g, int64_t index)
 {
-    dip_sample sample = dip_samples_get(g->data->samples, index);
-    int64_t n_before = g->n_texts;
-    int n = dip_caption_lines(sample.caption, sample.caption_bytes, add_line, g);
-    if (n > 0) return true;
+    const char *text;
+    size_t n_bytes;
+    DIP_TRY(dip_data_caption(g->data, &text, &n_bytes, index));
+    int n = dip_caption_lines(text, n_bytes, add_line, g);
+    if (g->out_of_memory) return DIP_NOMEM;
+    if (n > 0) return DIP_OK;
+    const dip_sample sample = dip_samples_get(g->data->samples, index);
     char where[1024];
     dip_sample_where(&sample, where, sizeof where);
     if (n < 0)
         dip_faults_add(g->data->faults, DIP_FAULT_CAPTION_UTF8, where, "no text of it is used");
     else
         dip_faults_add(g->data->faults, DIP_FAULT_CAPTION_EMPTY, where, "no line with text");
-    g->n_texts = n_before;
-    return false;
+    return DIP_FORMAT;
 }
 
 static dip_status gather(void *context, const dip_batch *batch, const float *features)
@@ -93,17 +98,18 @@ static dip_status gather(void *context, const dip_batch *batch, const float *fea
     }
     int64_t first_text = g->n_texts;
     for (int64_t i = 0; i < batch->n; i++) {
-        bool usable = add_captions(g, batch->index[i]);
+        dip_status status = add_captions(g, batch->index[i]);
         if (g->out_of_memory) goto nomem;
-        if (!usable) continue;
+        if (status == DIP_FORMAT) continue;
+        if (status != DIP_OK) return status;
         memcpy(g->images + (size_t)g->n_images * g->row, features + (size_t)i * g->row,
                g->row * sizeof *features);
         g->n_images++;
     }
     if (g->n_texts == first_text) return DIP_OK;
     return dip_model_encode_captions(g->model, g->texts + (size_t)first_text * g->row,
-                                     g->lines + first_text, g->lengths + first_text,
-                                     (size_t)(g->n_texts - first_text));
+                                     (const char *const *)g->lines + first_text,
+                                     g->lengths + first_text, (size_t)(g->n_texts - first_text));
 nomem:
     return dip_fail(DIP_NOMEM, "no memory for the features of %lld images and %lld captions",
                     (long long)g->n_images, (long long)g->n_texts);
@@ -195,6 +201,7 @@ static dip_status evaluate(const recall_flags *flags)
 fail:
     free(g.images);
     free(g.texts);
+    for (int64_t i = 0; i < g.n_texts; i++) free(g.lines[i]);
     free(g.lines);
     free(g.lengths);
     free(g.text_image);

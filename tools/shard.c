@@ -1,392 +1,15 @@
-/* diptych shard - turn a folder, a table or an IDX array into WebDataset shards. */
+/* diptych shard - turn images and captions of many kinds into WebDataset shards. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "core/file.h"
-#include "core/rng.h"
-#include "data/pairs.h"
+#include "core/log.h"
 #include "data/pattern.h"
-#include "data/samples.h"
-#include "data/shard_writer.h"
-#include "data/utf8.h"
+#include "tools/shard.h"
 #include "tools/command.h"
-
-enum { MAX_NAMED = 1000, TEXT_BYTES = 600 };
-
-typedef struct shard_options {
-    char *input, *output;
-    int64_t samples_per_shard;
-    int64_t seed;
-    bool shuffle, overwrite, json;
-    double holdout;
-    char *holdout_output;
-    char *caption_line;
-    char *csv_img_key, *csv_caption_key, *csv_separator;
-    char *labels, *classnames, *templates;
-    int64_t captions_per_image;
-} shard_options;
-
-#define FIELD(name) offsetof(shard_options, name)
-static const dip_option options[] = {
-    {.key = "input",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(input),
-     .required = true,
-     .value_name = "PATH",
-     .help = "A folder (searched to the bottom for JPEG and PNG images with a .txt of the same "
-             "name), a table (.tsv or .csv), or an IDX image file of the MNIST family, plain or "
-             "gzipped."},
-    {.key = "output",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(output),
-     .required = true,
-     .value_name = "PATTERN",
-     .help = "Shards to write, with one open range: 'OUT/{00000..}.tar'. The folder is made and "
-             "also gets sizes.json."},
-    {.key = "samples-per-shard",
-     .type = DIP_OPT_INT,
-     .offset = FIELD(samples_per_shard),
-     .default_text = "10000",
-     .min = 1,
-     .max = 1e9,
-     .value_name = "N",
-     .help = "Samples in each shard but the last."},
-    {.key = "shuffle",
-     .type = DIP_OPT_BOOL,
-     .offset = FIELD(shuffle),
-     .default_text = "false",
-     .help = "Write the samples in an order drawn from the seed instead of the input's."},
-    {.key = "seed",
-     .type = DIP_OPT_INT,
-     .offset = FIELD(seed),
-     .default_text = "0",
-     .min = 0,
-     .max = 9007199254740991.0,
-     .value_name = "S",
-     .help = "For --shuffle, --holdout and the choice of templates."},
-    {.key = "holdout",
-     .type = DIP_OPT_FLOAT,
-     .offset = FIELD(holdout),
-     .default_text = "0",
-     .min = 0,
-     .max = 0.999,
-     .value_name = "FRACTION",
-     .help = "Write about this fraction to --holdout-output instead. Whether a sample is held out "
-             "depends on its name and the seed alone; 0 with --holdout-output is refused."},
-    {.key = "holdout-output",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(holdout_output),
-     .value_name = "PATTERN",
-     .help = "Shards for the held-out samples, in another folder."},
-    {.key = "overwrite",
-     .type = DIP_OPT_BOOL,
-     .offset = FIELD(overwrite),
-     .default_text = "false",
-     .help = "Replace shards of the pattern's form that are there already, and remove what killed "
-             "runs left of such shards; without it shards are a refusal."},
-    {.key = "caption-line",
-     .type = DIP_OPT_CHOICE,
-     .offset = FIELD(caption_line),
-     .default_text = "all",
-     .choices = "first|all",
-     .value_name = "WHICH",
-     .help = "Store captions as they are, or the first line that is not empty."},
-    {.key = "csv-img-key",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(csv_img_key),
-     .default_text = "filepath",
-     .value_name = "NAME",
-     .help = "Column of the image paths. A relative path is taken from the table's folder."},
-    {.key = "csv-caption-key",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(csv_caption_key),
-     .default_text = "title",
-     .value_name = "NAME",
-     .help = "Column of the captions."},
-    {.key = "csv-separator",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(csv_separator),
-     .value_name = "CHAR",
-     .help = "One character between columns, or 'tab'. Default: a comma for .csv, else a tab."},
-    {.key = "labels",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(labels),
-     .value_name = "FILE",
-     .help = "IDX input: the IDX file with the class numbers."},
-    {.key = "classnames",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(classnames),
-     .value_name = "FILE",
-     .help = "IDX input: class names, one a line, class 0 first."},
-    {.key = "templates",
-     .type = DIP_OPT_STRING,
-     .offset = FIELD(templates),
-     .value_name = "FILE",
-     .help = "IDX input: caption templates, one a line, {c} standing for the class name. Default: "
-             "'a photo of a {c}.'"},
-    {.key = "captions-per-image",
-     .type = DIP_OPT_INT,
-     .offset = FIELD(captions_per_image),
-     .default_text = "1",
-     .min = 1,
-     .max = 1000,
-     .value_name = "N",
-     .help = "IDX input: how many different templates each image gets, drawn by the seed."},
-    {.key = "json",
-     .type = DIP_OPT_BOOL,
-     .offset = FIELD(json),
-     .default_text = "false",
-     .help = "Print the result as one JSON object."},
-};
-#undef FIELD
-
-static const dip_option_table table = {options, sizeof options / sizeof options[0], true};
-
-/* What was left out: counted and logged by the ledger, the names kept for --json. */
-typedef struct losses {
-    dip_faults *ledger;
-    cJSON *named; /* [{"where", "reason", "detail"}] */
-} losses;
-
-static void lose(void *context, dip_fault_kind kind, const char *where, const char *detail)
-{
-    losses *lost = context;
-    int64_t before = dip_faults_total(lost->ledger);
-    dip_faults_add(lost->ledger, kind, where, detail);
-    if (dip_faults_total(lost->ledger) == before || before >= MAX_NAMED) return;
-    char text[TEXT_BYTES];
-    cJSON *item = cJSON_CreateObject();
-    cJSON_AddStringToObject(item, "where", dip_text_quote(text, sizeof text, where));
-    cJSON_AddStringToObject(item, "reason", dip_fault_text(kind));
-    cJSON_AddStringToObject(item, "detail", dip_text_quote(text, sizeof text, detail));
-    cJSON_AddItemToArray(lost->named, item);
-}
-
-/* The input. */
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcasecmp(text + n - m, end) == 0;
-}
-
-static dip_status open_table(dip_pairs **pairs, const shard_options *o, losses *lost)
-{
-    char separator = ends_with(o->input, ".csv") ? ',' : '\t';
-    const char *given = o->csv_separator;
-    if (given && (strcasecmp(given, "tab") == 0 || strcmp(given, "\\t") == 0))
-        separator = '\t';
-    else if (given && strlen(given) == 1 && !strchr("\"\n\r", given[0]))
-        separator = given[0];
-    else if (given)
-        return dip_fail(DIP_CONFIG, "--csv-separator: '%s' is not one character (or 'tab')", given);
-    return dip_pairs_open_table(pairs, o->input, separator, o->csv_img_key, o->csv_caption_key,
-                                lose, lost);
-}
-
-static dip_status open_input(dip_pairs **pairs, const shard_options *o, losses *lost)
-{
-    bool is_folder = dip_path_is_dir(o->input);
-    bool is_table = !is_folder && (ends_with(o->input, ".tsv") || ends_with(o->input, ".csv"));
-    if ((is_folder || is_table) && (o->labels || o->classnames || o->templates))
-        return dip_fail(DIP_CONFIG,
-                        "--labels, --classnames and --templates go with IDX input; %s "
-                        "is a %s",
-                        o->input, is_folder ? "folder" : "table");
-    if (is_folder) return dip_pairs_open_folder(pairs, o->input, lose, lost);
-    if (is_table) return open_table(pairs, o, lost);
-    if (!o->labels || !o->classnames)
-        return dip_fail(DIP_CONFIG,
-                        "%s is no folder, .tsv or .csv; to read it as IDX images --labels and "
-                        "--classnames are needed",
-                        o->input);
-    return dip_pairs_open_idx(pairs, &(dip_idx_options){
-                                         .images = o->input,
-                                         .labels = o->labels,
-                                         .class_names = o->classnames,
-                                         .templates = o->templates,
-                                         .captions_per_image = (int)o->captions_per_image,
-                                         .seed = (uint64_t)o->seed,
-                                     });
-}
-
-/* Outputs. */
-
-static dip_status check_output(const shard_options *o, const char *pattern)
-{
-    dip_string_list there;
-    DIP_TRY(dip_shard_writer_existing(&there, pattern));
-    dip_status status = DIP_OK;
-    if (there.n_items > 0 && !o->overwrite)
-        status = there.n_items == 1
-                     ? dip_fail(DIP_CONFIG, "%s exists (--overwrite replaces it)", there.items[0])
-                     : dip_fail(DIP_CONFIG,
-                                "%s exists, as do%s %zu more shard%s of '%s' (--overwrite replaces "
-                                "them)",
-                                there.items[0], there.n_items == 2 ? "es" : "", there.n_items - 1,
-                                there.n_items == 2 ? "" : "s", pattern);
-    dip_string_list_free(&there);
-    return status;
-}
-
-static dip_status open_output(dip_shard_writer **writer, const shard_options *o,
-                              const char *pattern)
-{
-    DIP_TRY(dip_shard_writer_open(writer, pattern, o->samples_per_shard));
-    if (o->overwrite) dip_shard_writer_replace(*writer);
-    return DIP_OK;
-}
-
-static size_t folder_bytes(const char *pattern)
-{
-    const char *slash = strrchr(pattern, '/');
-    return slash ? (size_t)(slash - pattern) : 0;
-}
-
-/* sizes.json describes a folder, so two sets of shards need two folders. */
-static dip_status check_holdout(const shard_options *o)
-{
-    if ((o->holdout > 0) != (o->holdout_output != NULL))
-        return dip_fail(DIP_CONFIG, "--holdout and --holdout-output go together");
-    if (!o->holdout_output) return DIP_OK;
-    size_t n = folder_bytes(o->output);
-    if (n == folder_bytes(o->holdout_output) && memcmp(o->output, o->holdout_output, n) == 0)
-        return dip_fail(DIP_CONFIG, "--output and --holdout-output must be in different folders");
-    return DIP_OK;
-}
-
-/* The same for a sample whatever else is in the input: it depends on its name and the seed. */
-static bool is_held_out(const shard_options *o, const char *name)
-{
-    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-    for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
-    dip_rng rng;
-    dip_rng_init(&rng, (uint64_t)o->seed ^ (hash & 0xfffffff000000000u),
-                 dip_rng_stream(DIP_RNG_SHARD, 0, hash));
-    return dip_rng_uniform(&rng) < o->holdout;
-}
-
-/* Writing. */
-
-typedef struct first_line {
-    const char *line;
-    size_t n_bytes;
-} first_line;
-
-static int take_first(void *context, const char *line, size_t n)
-{
-    *(first_line *)context = (first_line){line, n};
-    return 1;
-}
-
-/* One pair into its writer, or into the ledger. */
-static dip_status write_pair(dip_shard_writer *writer, const shard_options *o, dip_pairs *pairs,
-                             int64_t index, losses *lost)
-{
-    dip_pair pair;
-    dip_fault_kind kind = DIP_FAULT_UNREADABLE;
-    dip_status status = dip_pairs_load(pairs, &pair, index, &kind);
-    const char *detail = dip_error();
-    if (status == DIP_OK) {
-        first_line first = {0};
-        int n_lines = dip_caption_lines(pair.text, pair.text_bytes, take_first, &first);
-        if (n_lines > 0 && strcmp(o->caption_line, "first") == 0) {
-            pair.text = first.line;
-            pair.text_bytes = first.n_bytes;
-        }
-        if (n_lines < 1) {
-            kind = n_lines < 0 ? DIP_FAULT_CAPTION_UTF8 : DIP_FAULT_CAPTION_EMPTY;
-            detail = n_lines < 0 ? "bytes that are not UTF-8" : "nothing but blanks";
-            status = DIP_FORMAT;
-        }
-    }
-    if (status == DIP_FORMAT) {
-        char *where = dip_format("%s: %s", o->input, dip_pairs_name(pairs, index));
-        if (!where) return dip_fail(DIP_NOMEM, "no memory for a name");
-        lose(lost, kind, where, detail);
-        free(where);
-        return DIP_OK;
-    }
-    DIP_TRY(status);
-    char label[24];
-    snprintf(label, sizeof label, "%" PRId64, pair.label);
-    dip_shard_part parts[3] = {
-        {pair.extension, pair.image, pair.image_bytes},
-        {"txt", pair.text, pair.text_bytes},
-        {"cls", label, strlen(label)},
-    };
-    return dip_shard_writer_add(writer, parts, pair.label >= 0 ? 3 : 2);
-}
-
-static dip_status make_order(int64_t **order, const shard_options *o, int64_t n)
-{
-    *order = malloc(((size_t)n + 1) * sizeof **order);
-    if (!*order) return dip_fail(DIP_NOMEM, "no memory for the order of %" PRId64 " pairs", n);
-    for (int64_t i = 0; i < n; i++) (*order)[i] = i;
-    if (!o->shuffle) return DIP_OK;
-    dip_rng rng;
-    dip_rng_init(&rng, (uint64_t)o->seed, dip_rng_stream(DIP_RNG_SHARD, 1, 0));
-    for (int64_t i = n - 1; i > 0; i--) {
-        int64_t j = (int64_t)dip_rng_below(&rng, (uint64_t)i + 1), swap = (*order)[i];
-        (*order)[i] = (*order)[j];
-        (*order)[j] = swap;
-    }
-    return DIP_OK;
-}
-
-/* The result. */
-
-typedef struct result {
-    int64_t samples[2], shards[2]; /* output, holdout */
-} result;
-
-static dip_status print_json(const shard_options *o, const result *r, const losses *lost)
-{
-    int64_t left_out = dip_faults_total(lost->ledger);
-    char text[TEXT_BYTES];
-    cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "input", dip_text_quote(text, sizeof text, o->input));
-    cJSON_AddStringToObject(root, "output", dip_text_quote(text, sizeof text, o->output));
-    cJSON_AddNumberToObject(root, "found", (double)(r->samples[0] + r->samples[1] + left_out));
-    cJSON_AddNumberToObject(root, "samples", (double)r->samples[0]);
-    cJSON_AddNumberToObject(root, "shards", (double)r->shards[0]);
-    if (o->holdout_output) {
-        cJSON_AddStringToObject(root, "holdout_output",
-                                dip_text_quote(text, sizeof text, o->holdout_output));
-        cJSON_AddNumberToObject(root, "holdout_samples", (double)r->samples[1]);
-        cJSON_AddNumberToObject(root, "holdout_shards", (double)r->shards[1]);
-    }
-    cJSON_AddNumberToObject(root, "left_out", (double)left_out);
-    cJSON *reasons = cJSON_AddObjectToObject(root, "left_out_reasons");
-    for (int kind = 0; kind < DIP_N_FAULT_KINDS; kind++) {
-        int64_t n = dip_faults_count(lost->ledger, (dip_fault_kind)kind);
-        if (n > 0)
-            cJSON_AddNumberToObject(reasons, dip_fault_text((dip_fault_kind)kind), (double)n);
-    }
-    cJSON_AddItemReferenceToObject(root, "left_out_names", lost->named);
-    char *printed = cJSON_Print(root);
-    cJSON_Delete(root);
-    if (!printed) return dip_fail(DIP_NOMEM, "no memory to print the result");
-    puts(printed);
-    cJSON_free(printed);
-    return DIP_OK;
-}
-
-static void print_text(const shard_options *o, const result *r, const losses *lost)
-{
-    const char *const outputs[2] = {o->output, o->holdout_output};
-    for (int i = 0; i < 2; i++)
-        if (outputs[i])
-            printf("%s %" PRId64 " pair%s in %" PRId64 " shard%s: %s\n", i ? "held out" : "wrote",
-                   r->samples[i], r->samples[i] == 1 ? "" : "s", r->shards[i],
-                   r->shards[i] == 1 ? "" : "s", outputs[i]);
-    printf("left out %" PRId64 "\n", dip_faults_total(lost->ledger));
-    dip_faults_print(lost->ledger, stdout);
-}
 
 /* Interruption. */
 
@@ -418,97 +41,420 @@ static void release_signals(const struct sigaction before[N_STOP_SIGNALS])
     for (int i = 0; i < N_STOP_SIGNALS; i++) sigaction(stop_signals[i], &before[i], NULL);
 }
 
-static dip_status check_stop(dip_shard_writer *const writers[2])
-{
-    if (!stop_requested) return DIP_OK;
-    int64_t n = 0;
-    for (int i = 0; i < 2 && writers[i]; i++) n += dip_shard_writer_shards(writers[i]);
-    return dip_fail(DIP_INTERRUPTED,
-                    "stopped on request; the %" PRId64 " shard%s written so far %s removed", n,
-                    n == 1 ? "" : "s", n == 1 ? "is" : "are");
-}
+/* A run. */
 
-/* The command. */
+/* A position that an earlier run left out. */
+typedef struct remembered {
+    int64_t position;
+    dip_fault_kind kind;
+    char *detail;
+} remembered;
 
-static dip_status write_shards(const shard_options *o, losses *lost)
+typedef struct shard_run {
+    const shard_options *o;
+    shard_losses *lost;
+    shard_plan plan;
+    dip_pairs *pairs;
+    dip_dedup *dedup;
+    char *journal_path;
+    shard_journal *journal;
+    remembered *remembered; /* what the journal names, by position; the first n_told are told */
+    size_t n_remembered, n_told, remembered_capacity;
+    bool worthless; /* what was written is of no use and goes */
+} shard_run;
+
+static dip_status check_output(const char *pattern)
 {
+    dip_string_list there;
+    DIP_TRY(dip_shard_writer_existing(&there, pattern));
     dip_status status = DIP_OK;
-    dip_pairs *pairs = NULL;
-    int64_t *order = NULL;
-    dip_shard_writer *writers[2] = {NULL, NULL};
-    result r = {0};
-    struct sigaction before[N_STOP_SIGNALS];
-    bool catching = false;
-    DIP_TRY_GOTO(check_holdout(o));
-    DIP_TRY_GOTO(check_output(o, o->output));
-    if (o->holdout_output) DIP_TRY_GOTO(check_output(o, o->holdout_output));
-    DIP_TRY_GOTO(open_input(&pairs, o, lost));
-    catch_signals(before); /* until here a signal ends the program at once: nothing is written */
-    catching = true;
-    DIP_TRY_GOTO(open_output(&writers[0], o, o->output));
-    if (o->holdout_output) DIP_TRY_GOTO(open_output(&writers[1], o, o->holdout_output));
-    DIP_TRY_GOTO(make_order(&order, o, dip_pairs_count(pairs)));
-    for (int64_t i = 0; i < dip_pairs_count(pairs); i++) {
-        DIP_TRY_GOTO(check_stop(writers));
-        bool held_out = writers[1] && is_held_out(o, dip_pairs_name(pairs, order[i]));
-        DIP_TRY_GOTO(write_pair(writers[held_out], o, pairs, order[i], lost));
-    }
-    for (int i = 0; i < 2 && writers[i]; i++) {
-        r.samples[i] = dip_shard_writer_samples(writers[i]);
-        r.shards[i] = dip_shard_writer_shards(writers[i]);
-        if (r.samples[i] > 0) continue;
-        dip_faults_print(lost->ledger, stderr);
-        status = dip_fail(DIP_CONFIG, "no usable pair of %s for %s; %" PRId64 " left out", o->input,
-                          i ? "--holdout-output" : "--output", dip_faults_total(lost->ledger));
-        goto fail;
-    }
-    DIP_TRY_GOTO(check_stop(writers));
-    for (int i = 0; i < 2 && writers[i]; i++) {
-        status = dip_shard_writer_close(writers[i]);
-        writers[i] = NULL;
-        if (status != DIP_OK) goto fail;
-    }
-    if (o->json)
-        status = print_json(o, &r, lost);
-    else
-        print_text(o, &r, lost);
-fail:
-    dip_shard_writer_abort(writers[0]);
-    dip_shard_writer_abort(writers[1]);
-    if (catching) release_signals(before);
-    free(order);
-    dip_pairs_close(pairs);
+    if (there.n_items > 0)
+        status = there.n_items == 1
+                     ? dip_fail(DIP_CONFIG, "%s exists (--overwrite replaces it)", there.items[0])
+                     : dip_fail(DIP_CONFIG,
+                                "%s exists, as do%s %zu more shard%s of '%s' (--overwrite replaces "
+                                "them)",
+                                there.items[0], there.n_items == 2 ? "es" : "", there.n_items - 1,
+                                there.n_items == 2 ? "" : "s", pattern);
+    dip_string_list_free(&there);
     return status;
 }
 
-static dip_status run(int argc, char **argv)
+/* Everything that can be refused, before anything is written. */
+static dip_status prepare(shard_run *run)
+{
+    const shard_options *o = run->o;
+    DIP_TRY(shard_plan_outputs(&run->plan, o));
+    run->journal_path = shard_journal_path(o->output);
+    if (!run->journal_path) return dip_fail(DIP_NOMEM, "no memory to start");
+    bool goes_on = !o->overwrite && shard_journal_exists(run->journal_path);
+    for (int i = 0; i < run->plan.n_outputs && !o->overwrite && !goes_on; i++)
+        DIP_TRY(check_output(run->plan.outputs[i].pattern));
+    DIP_TRY(shard_open_input(&run->pairs, o, &run->plan, run->lost));
+    return shard_plan_order(&run->plan, o, run->pairs);
+}
+
+/* A position into the ledger. */
+static dip_status lose_position(shard_run *run, int64_t position, dip_fault_kind kind,
+                                const char *detail)
+{
+    char *name = dip_pairs_name(run->pairs, run->plan.index[position]);
+    char *where = name ? dip_format("%s: %s", run->o->input, name) : NULL;
+    if (where) shard_lose(run->lost, kind, where, detail);
+    free(name);
+    free(where);
+    return where ? DIP_OK : dip_fail(DIP_NOMEM, "no memory for a name");
+}
+
+/* What the journal of an earlier run tells. */
+
+static dip_status check_place(const shard_run *run, int64_t position, int64_t end)
+{
+    if (position >= 0 && position < end) return DIP_OK;
+    return dip_fail(DIP_FORMAT,
+                    "%s: a position that the input does not have (--overwrite starts "
+                    "anew)",
+                    run->journal_path);
+}
+
+static dip_status restore_lost(void *context, int64_t position, dip_fault_kind kind,
+                               const char *detail)
+{
+    shard_run *run = context;
+    DIP_TRY(check_place(run, position, run->plan.n));
+    if (run->n_remembered == run->remembered_capacity) {
+        size_t capacity = run->remembered_capacity ? 2 * run->remembered_capacity : 64;
+        remembered *grown = realloc(run->remembered, capacity * sizeof *grown);
+        if (!grown) return dip_fail(DIP_NOMEM, "no memory for the journal");
+        run->remembered = grown;
+        run->remembered_capacity = capacity;
+    }
+    char *copy = strdup(detail);
+    if (!copy) return dip_fail(DIP_NOMEM, "no memory for the journal");
+    run->remembered[run->n_remembered++] = (remembered){position, kind, copy};
+    return DIP_OK;
+}
+
+static int by_position(const void *a, const void *b)
+{
+    const remembered *x = a, *y = b;
+    return (x->position > y->position) - (x->position < y->position);
+}
+
+/* The ledger hears of all positions in their order, whichever run left them out. */
+static dip_status tell_remembered(shard_run *run, int64_t before)
+{
+    for (; run->n_told < run->n_remembered; run->n_told++) {
+        const remembered *r = &run->remembered[run->n_told];
+        if (r->position >= before) break;
+        DIP_TRY(lose_position(run, r->position, r->kind, r->detail));
+    }
+    return DIP_OK;
+}
+
+static dip_status restore_kept(void *context, int64_t position, const dip_dedup_sign *sign)
+{
+    shard_run *run = context;
+    DIP_TRY(check_place(run, position, run->plan.n));
+    return run->dedup ? dip_dedup_keep(run->dedup, sign, position) : DIP_OK;
+}
+
+static dip_status restore_shard(void *context, int output, const dip_finished_shard *shard,
+                                int64_t position)
+{
+    shard_run *run = context;
+    DIP_TRY(check_place(run, position, run->plan.n + 1));
+    DIP_TRY(check_place(run, output, run->plan.n_outputs));
+    run->plan.outputs[output].done = position;
+    return dip_shard_writer_resume(run->plan.outputs[output].writer, shard);
+}
+
+static dip_status open_dedup(shard_run *run)
+{
+    const shard_options *o = run->o;
+    if (strcmp(o->dedup, "none") == 0) return DIP_OK;
+    dip_dedup_kind kind = strcmp(o->dedup, "near") == 0 ? DIP_DEDUP_NEAR : DIP_DEDUP_EXACT;
+    return dip_dedup_open(&run->dedup, kind, (int)o->dedup_distance);
+}
+
+/* The folders are there now; two ways to write one path are known only by that. */
+static dip_status check_folders(const shard_plan *plan)
+{
+    for (int i = 1; i < plan->n_outputs; i++)
+        for (int k = 0; k < i; k++) {
+            const char *a = dip_shard_writer_folder(plan->outputs[k].writer);
+            const char *b = dip_shard_writer_folder(plan->outputs[i].writer);
+            if (shard_same_file(a, b))
+                return dip_fail(DIP_CONFIG, "%s and %s are one folder; each output needs its own",
+                                a, b);
+        }
+    return DIP_OK;
+}
+
+static dip_status begin(shard_run *run)
+{
+    const shard_options *o = run->o;
+    DIP_TRY(open_dedup(run));
+    for (int i = 0; i < run->plan.n_outputs; i++) {
+        shard_output *output = &run->plan.outputs[i];
+        DIP_TRY(dip_shard_writer_open(&output->writer, output->pattern, o->samples_per_shard));
+        dip_shard_writer_limit(output->writer, o->max_shard_bytes);
+    }
+    DIP_TRY(check_folders(&run->plan));
+    dip_digest input;
+    DIP_TRY(dip_pairs_digest(&input, run->pairs));
+    bool replace = o->overwrite;
+    shard_journal_reader reader = {run, restore_lost, restore_kept, restore_shard};
+    DIP_TRY(shard_journal_open(&run->journal, run->journal_path, o, &input,
+                               dip_pairs_count(run->pairs), &replace, &reader));
+    if (run->n_remembered > 1)
+        qsort(run->remembered, run->n_remembered, sizeof *run->remembered, by_position);
+    int64_t n = shard_journal_n_shards(run->journal);
+    if (n > 0)
+        dip_info("going on after %" PRId64 " finished shard%s of an earlier run", n,
+                 n == 1 ? "" : "s");
+    for (int i = 0; i < run->plan.n_outputs; i++) {
+        dip_shard_writer *writer = run->plan.outputs[i].writer;
+        DIP_TRY(dip_shard_writer_clean(writer));
+        if (replace) dip_shard_writer_replace(writer);
+    }
+    return DIP_OK;
+}
+
+/* Writing. */
+
+/* The output's shard is complete: all of its positions before this one are in it or in earlier. */
+static dip_status finish_shard(shard_run *run, int output, int64_t position)
+{
+    dip_finished_shard shard;
+    dip_status status = dip_shard_writer_finish(run->plan.outputs[output].writer, &shard);
+    if (status == DIP_END) return DIP_OK;
+    DIP_TRY(status);
+    return shard_journal_shard(run->journal, output, &shard, position);
+}
+
+static dip_status write_pair(shard_run *run, int output, int64_t position, const dip_pair *pair)
+{
+    dip_shard_writer *writer = run->plan.outputs[output].writer;
+    char label[24];
+    snprintf(label, sizeof label, "%" PRId64, pair->label);
+    dip_shard_part *parts = malloc((3 + pair->n_members) * sizeof *parts);
+    if (!parts) return dip_fail(DIP_NOMEM, "no memory for a sample");
+    size_t n = 0;
+    parts[n++] = (dip_shard_part){pair->extension, pair->image, pair->image_bytes};
+    if (pair->text) parts[n++] = (dip_shard_part){"txt", pair->text, pair->text_bytes};
+    if (pair->label >= 0) parts[n++] = (dip_shard_part){"cls", label, strlen(label)};
+    for (size_t i = 0; i < pair->n_members; i++)
+        parts[n++] = (dip_shard_part){pair->members[i].extension, pair->members[i].data,
+                                      pair->members[i].n_bytes};
+    dip_status status = DIP_OK;
+    if (dip_shard_writer_full(writer, parts, n)) status = finish_shard(run, output, position);
+    if (status == DIP_OK) status = dip_shard_writer_add(writer, parts, n);
+    free(parts);
+    return status;
+}
+
+/* DIP_FORMAT with the sentence for the ledger: it was there before. */
+static dip_status check_duplicate(const shard_run *run, const dip_dedup_sign *sign)
+{
+    int distance;
+    int64_t first = run->dedup ? dip_dedup_find(run->dedup, sign, &distance) : -1;
+    if (first < 0) return DIP_OK;
+    char *name = dip_pairs_name(run->pairs, run->plan.index[first]);
+    if (!name) return dip_fail(DIP_NOMEM, "no memory for a name");
+    dip_status status =
+        strcmp(run->o->dedup, "exact") == 0
+            ? dip_fail(DIP_FORMAT, "the same bytes as %.400s", name)
+            : dip_fail(DIP_FORMAT, "looks like %.400s, %d bits apart", name, distance);
+    free(name);
+    return status;
+}
+
+/* One position, in order: into its output or into the ledger. */
+static dip_status take(shard_run *run, int64_t position, const shard_sample *sample)
+{
+    int output = run->plan.output_of[position];
+    dip_status status = sample->status;
+    dip_fault_kind kind = sample->kind;
+    const char *detail = sample->detail;
+    if (status == DIP_OK && (status = check_duplicate(run, &sample->sign)) == DIP_FORMAT) {
+        kind = DIP_FAULT_DUPLICATE;
+        detail = dip_error();
+    }
+    if (status == DIP_FORMAT) {
+        DIP_TRY(shard_journal_lost(run->journal, output, position, kind, detail));
+        return lose_position(run, position, kind, detail);
+    }
+    if (status != DIP_OK) return sample->status ? dip_fail(status, "%s", detail) : status;
+    DIP_TRY(write_pair(run, output, position, &sample->pair));
+    if (!run->dedup) return DIP_OK;
+    DIP_TRY(shard_journal_kept(run->journal, output, position, &sample->sign));
+    return dip_dedup_keep(run->dedup, &sample->sign, position);
+}
+
+static dip_status check_stop(const shard_run *run)
+{
+    if (!stop_requested) return DIP_OK;
+    int64_t n = shard_journal_n_shards(run->journal);
+    if (n == 0) return dip_fail(DIP_INTERRUPTED, "stopped on request; no shard was finished");
+    return dip_fail(DIP_INTERRUPTED,
+                    "stopped on request; %" PRId64 " finished shard%s: run the same command "
+                    "again to go on",
+                    n, n == 1 ? " stays" : "s stay");
+}
+
+static dip_status write_all(shard_run *run)
+{
+    shard_jobs *jobs;
+    DIP_TRY(shard_jobs_open(&jobs, run->o, &run->plan, run->pairs));
+    shard_progress progress;
+    shard_progress_start(&progress, run->plan.n);
+    int64_t position;
+    shard_sample *sample;
+    dip_status status;
+    while ((status = shard_jobs_next(jobs, &position, &sample)) == DIP_OK) {
+        shard_progress_show(&progress, position, shard_journal_n_shards(run->journal));
+        status = check_stop(run);
+        if (status == DIP_OK) status = tell_remembered(run, position);
+        if (status == DIP_OK) status = take(run, position, sample);
+        if (status != DIP_OK) break;
+    }
+    shard_progress_end(&progress);
+    shard_jobs_close(jobs);
+    if (status != DIP_END) return status;
+    DIP_TRY(tell_remembered(run, run->plan.n));
+    for (int i = 0; i < run->plan.n_outputs; i++) DIP_TRY(finish_shard(run, i, run->plan.n));
+    return DIP_OK;
+}
+
+/* The end. */
+
+static dip_status check_used(shard_run *run)
+{
+    for (int i = 0; i < run->plan.n_outputs; i++) {
+        const shard_output *output = &run->plan.outputs[i];
+        if (dip_shard_writer_samples(output->writer) > 0) continue;
+        run->worthless = true;
+        dip_faults_print(run->lost->ledger, stderr);
+        return dip_fail(DIP_CONFIG, "no usable pair of %s for %s; %" PRId64 " left out",
+                        run->o->input, output->pattern, dip_faults_total(run->lost->ledger));
+    }
+    return DIP_OK;
+}
+
+/* classnames.txt beside the shards, one a line, class 0 first. */
+static dip_status write_classes(const dip_string_list *classes, const char *pattern)
+{
+    const char *slash = strrchr(pattern, '/');
+    char *path = dip_format("%.*sclassnames.txt", slash ? (int)(slash + 1 - pattern) : 0, pattern);
+    dip_writer *file = NULL;
+    dip_status status =
+        path ? dip_writer_open(&file, path) : dip_fail(DIP_NOMEM, "no memory for a path");
+    for (size_t i = 0; status == DIP_OK && i < classes->n_items; i++) {
+        status = dip_writer_write(file, classes->items[i], strlen(classes->items[i]));
+        if (status == DIP_OK) status = dip_writer_write(file, "\n", 1);
+    }
+    if (status == DIP_OK)
+        status = dip_writer_commit(file);
+    else
+        dip_writer_abort(file);
+    free(path);
+    return status;
+}
+
+static dip_status finish(shard_run *run)
+{
+    DIP_TRY(check_used(run));
+    const dip_string_list *classes = dip_pairs_classes(run->pairs);
+    for (int i = 0; i < run->plan.n_outputs; i++) {
+        shard_output *output = &run->plan.outputs[i];
+        if (classes) DIP_TRY(write_classes(classes, output->pattern));
+        DIP_TRY(dip_shard_writer_complete(output->writer));
+    }
+    DIP_TRY(shard_print_result(run->o, &run->plan, run->lost));
+    fflush(stdout); /* a run that is killed now is complete, and has said so */
+    shard_journal_close(run->journal, true);
+    run->journal = NULL;
+    return DIP_OK;
+}
+
+static bool is_worth_keeping(const shard_run *run)
+{
+    return !run->worthless && run->journal && shard_journal_n_shards(run->journal) > 0;
+}
+
+/* Finished shards stay, with the journal to go on from; without any, nothing does. Without a
+ * journal this run wrote nothing: what is there is an earlier one's. */
+static void close_run(shard_run *run)
+{
+    bool removes = run->worthless || (run->journal && !is_worth_keeping(run));
+    for (int i = 0; i < run->plan.n_outputs; i++) {
+        if (removes)
+            dip_shard_writer_abort(run->plan.outputs[i].writer);
+        else
+            dip_shard_writer_leave(run->plan.outputs[i].writer);
+    }
+    shard_journal_close(run->journal, !is_worth_keeping(run));
+    for (size_t i = 0; i < run->n_remembered; i++) free(run->remembered[i].detail);
+    free(run->remembered);
+    dip_dedup_close(run->dedup);
+    dip_pairs_close(run->pairs);
+    shard_plan_free(&run->plan);
+    free(run->journal_path);
+}
+
+static dip_status make_shards(const shard_options *o, shard_losses *lost)
+{
+    shard_run run = {.o = o, .lost = lost};
+    struct sigaction before[N_STOP_SIGNALS];
+    dip_status status = prepare(&run);
+    if (status == DIP_OK) {
+        catch_signals(
+            before); /* until here a signal ends the program at once: nothing is written */
+        status = begin(&run);
+        if (status == DIP_OK) status = write_all(&run);
+        if (status == DIP_OK) status = check_stop(&run);
+        if (status == DIP_OK) status = finish(&run);
+        release_signals(before);
+    }
+    if (status != DIP_OK && status != DIP_INTERRUPTED && is_worth_keeping(&run))
+        dip_warn("the finished shards stay; the same command goes on after them");
+    close_run(&run);
+    return status;
+}
+
+static dip_status run_shard(int argc, char **argv)
 {
     shard_options o = {0};
-    losses lost = {0};
-    dip_status status = dip_config_defaults(&table, &o);
-    if (status == DIP_OK) status = dip_config_parse(&table, &o, argc, argv);
+    shard_losses lost = {0};
+    dip_status status = dip_config_defaults(&shard_option_table, &o);
+    if (status == DIP_OK) status = dip_config_parse(&shard_option_table, &o, argc, argv);
     if (status == DIP_OK) status = dip_faults_open(&lost.ledger);
     if (status == DIP_OK && !(lost.named = cJSON_CreateArray()))
         status = dip_fail(DIP_NOMEM, "no memory to start");
-    if (status == DIP_OK) status = write_shards(&o, &lost);
+    if (status == DIP_OK) status = make_shards(&o, &lost);
     cJSON_Delete(lost.named);
     dip_faults_close(lost.ledger);
-    dip_config_free(&table, &o);
+    dip_config_free(&shard_option_table, &o);
     return status;
 }
 
 const dip_command dip_command_shard = {
     .name = "shard",
-    .summary = "turn a folder, a table or an IDX array into shards",
+    .summary = "turn folders, tables, JSON, IDX arrays or shards into shards",
     .usage = "diptych shard --input PATH --output 'OUT/{00000..}.tar' [OPTIONS]",
     .description =
-        "Writes image-caption pairs as WebDataset shards: tar files whose members KEY.jpg (or "
-        ".png), KEY.txt and, for labelled images, KEY.cls make a sample. Images are stored byte "
-        "for byte; the same input and options give the same bytes.\n\n"
+        "Writes image-caption pairs as WebDataset shards: tar files whose members KEY.jpg (.png, "
+        ".webp), KEY.txt and, for labelled images, KEY.cls make a sample. Without --resize images "
+        "are stored byte for byte; from shards every member is. The same input and options give "
+        "the same bytes.\n\n"
         "A pair is left out, counted and named when its caption is missing, empty or not UTF-8, "
-        "or when its image is missing or neither JPEG nor PNG by its first bytes. Shards appear "
-        "complete or not at all; when the command fails or is interrupted it removes what it "
-        "wrote.",
-    .options = &table,
-    .run = run,
+        "or when its image is missing or neither JPEG, PNG nor WebP by its first bytes, or for "
+        "what the options ask.\n\n"
+        "Shards appear complete or not at all. A run that was interrupted, killed or failed leaves "
+        "its finished shards and a shards.journal beside them; the same command then goes on after "
+        "the last finished shard, and the result is that of a run in one go. Only the list of the "
+        "input is compared, not the bytes of image files: leave them alone until it is done.",
+    .options = &shard_option_table,
+    .run = run_shard,
 };

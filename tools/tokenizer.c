@@ -108,11 +108,12 @@ static const dip_option_table train_table = {train_options, N_OPTIONS(train_opti
 
 /* The captions of all samples, one at a time. */
 typedef struct shard_captions {
-    const dip_data *data;
+    dip_data *data;
     int64_t next_sample;
-    dip_string_list lines; /* of the sample before; items point into the shard */
+    dip_string_list lines; /* of the sample before; items point into its caption */
     size_t *lengths, capacity, at;
     bool out_of_memory;
+    dip_status failed; /* what else ended it */
 } shard_captions;
 
 static int add_line(void *context, const char *line, size_t n)
@@ -140,9 +141,15 @@ static int next_caption(void *context, const char **line, size_t *n_bytes)
     shard_captions *c = context;
     while (c->at == c->lines.n_items) {
         if (c->out_of_memory || c->next_sample == dip_samples_count(c->data->samples)) return 0;
-        dip_sample sample = dip_samples_get(c->data->samples, c->next_sample++);
+        const int64_t index = c->next_sample++;
+        const char *text;
+        size_t text_bytes;
         c->lines.n_items = c->at = 0;
-        if (dip_caption_lines(sample.caption, sample.caption_bytes, add_line, c) >= 0) continue;
+        dip_status status = dip_data_caption(c->data, &text, &text_bytes, index);
+        if (status != DIP_OK && status != DIP_FORMAT) c->failed = status;
+        if (c->failed != DIP_OK) return 0;
+        if (status != DIP_OK || dip_caption_lines(text, text_bytes, add_line, c) >= 0) continue;
+        const dip_sample sample = dip_samples_get(c->data->samples, index);
         char where[1024];
         c->lines.n_items = 0;
         dip_faults_add(c->data->faults, DIP_FAULT_CAPTION_UTF8,
@@ -165,6 +172,9 @@ static dip_status train_on_shards(dip_tokenizer_train_options *options, const tr
         options->next_context = &captions;
         status = dip_tokenizer_train(options, n_pieces);
         if (captions.out_of_memory) status = dip_fail(DIP_NOMEM, "no memory for the captions");
+        if (captions.failed != DIP_OK)
+            status =
+                dip_fail(captions.failed, "%s: the captions cannot be read", flags->input_shards);
     }
     free(captions.lines.items);
     free(captions.lengths);

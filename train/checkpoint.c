@@ -11,30 +11,35 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "model/safetensors.h"
+#include "train/ledger.h"
 
 #define OPTIMIZER_FILE "optimizer.safetensors"
 #define TRAINER_FILE   "trainer.json"
 #define UNFINISHED     ".tmp-"
 
 enum {
-    FORMAT_VERSION = 1,
+    FORMAT_VERSION = 2, /* 1 had no spares, dropped lines and ledger */
     TRAINER_MAX_BYTES = 1 << 20,
     MOMENT_NAME_BYTES = DIP_PARAM_NAME_BYTES + 16
 };
 
-/* The progress fields once, for writing and reading. */
+/* The progress fields once, for writing and reading; 0 where an older version has none. */
 static const struct {
     const char *key;
     size_t offset;
+    int since_version;
 } progress_fields[] = {
-    {"epoch", offsetof(dip_progress, epoch)},
-    {"position", offsetof(dip_progress, position)},
-    {"step", offsetof(dip_progress, step)},
-    {"n_updates", offsetof(dip_progress, n_updates)},
-    {"n_skipped", offsetof(dip_progress, n_skipped)},
-    {"samples_seen", offsetof(dip_progress, samples_seen)},
-    {"total_steps", offsetof(dip_progress, total_steps)},
-    {"n_samples", offsetof(dip_progress, n_samples)},
+    {"epoch", offsetof(dip_progress, epoch), 1},
+    {"position", offsetof(dip_progress, position), 1},
+    {"n_spares", offsetof(dip_progress, n_spares), 2},
+    {"n_bad", offsetof(dip_progress, n_bad), 2},
+    {"n_dropped", offsetof(dip_progress, n_dropped), 2},
+    {"step", offsetof(dip_progress, step), 1},
+    {"n_updates", offsetof(dip_progress, n_updates), 1},
+    {"n_skipped", offsetof(dip_progress, n_skipped), 1},
+    {"samples_seen", offsetof(dip_progress, samples_seen), 1},
+    {"total_steps", offsetof(dip_progress, total_steps), 1},
+    {"n_samples", offsetof(dip_progress, n_samples), 1},
 };
 enum { N_PROGRESS_FIELDS = sizeof progress_fields / sizeof progress_fields[0] };
 
@@ -117,7 +122,7 @@ fail:
 /* trainer.json holds {"crc32c": {FILE: "%08x", ...}}: of every file of the checkpoint and of
  * itself, its own taken with "00000000" in its place. */
 static const char *const summed_files[] = {DIP_CONFIG_FILE, DIP_TOKENIZER_FILE, DIP_WEIGHTS_FILE,
-                                           DIP_EMA_FILE, OPTIMIZER_FILE};
+                                           DIP_EMA_FILE,    OPTIMIZER_FILE,     DIP_LEDGER_FILE};
 enum { N_SUMMED_FILES = sizeof summed_files / sizeof summed_files[0], SUM_DIGITS = 8 };
 
 static const char own_sum_label[] = "\"" TRAINER_FILE "\":";
@@ -163,7 +168,8 @@ static dip_status check_sums(const cJSON *root, char *text, size_t n_bytes, cons
     for (int i = 0; i < N_SUMMED_FILES; i++) {
         const cJSON *said = cJSON_GetObjectItemCaseSensitive(sums, summed_files[i]);
         snprintf(path, sizeof path, "%s/%s", dir, summed_files[i]);
-        if (!said && !dip_path_exists(path)) continue; /* there need not be an average */
+        if (!said && !dip_path_exists(path))
+            continue; /* there need not be an average or a ledger */
         if (!dip_path_exists(path))
             return dip_fail(DIP_FORMAT, "%s is missing from the checkpoint", path);
         DIP_TRY(file_sum(sum, path));
@@ -185,7 +191,7 @@ static dip_status add_sums(cJSON *root, const char *dir)
     cJSON *sums = cJSON_AddObjectToObject(root, "crc32c");
     for (int i = 0; sums && i < N_SUMMED_FILES; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, summed_files[i]);
-        if (!dip_path_exists(path)) continue; /* there need not be an average */
+        if (!dip_path_exists(path)) continue; /* there need not be an average or a ledger */
         DIP_TRY(file_sum(sum, path));
         if (!cJSON_AddStringToObject(sums, summed_files[i], sum)) sums = NULL;
     }
@@ -228,7 +234,7 @@ fail:
 
 /* Every file of the checkpoint into `dir`. host [2 n_values] is scratch. */
 static dip_status write_files(dip_step *step, const dip_tokenizer *tokenizer,
-                              const dip_progress *progress, const cJSON *configuration,
+                              const dip_progress *progress, const dip_checkpoint_extras *extras,
                               const char *dir, float *host)
 {
     const dip_param_table *table = &step->clip->table;
@@ -256,9 +262,10 @@ static dip_status write_files(dip_step *step, const dip_tokenizer *tokenizer,
     DIP_TRY(exec->device->download(exec, host, step->optimizer.m, bytes));
     DIP_TRY(exec->device->download(exec, second, step->optimizer.v, bytes));
     DIP_TRY(write_moments(FILE_IN_DIR(OPTIMIZER_FILE), table, host, second));
+    if (extras->ledger) DIP_TRY(dip_json_write(FILE_IN_DIR(DIP_LEDGER_FILE), extras->ledger));
     dip_progress now = *progress;
     DIP_TRY(dip_optimizer_n_updates(exec, &step->optimizer, &now.n_updates));
-    return write_trainer_json(dir, &now, configuration);
+    return write_trainer_json(dir, &now, extras->configuration);
 #undef FILE_IN_DIR
 }
 
@@ -296,7 +303,7 @@ static dip_status remove_unfinished(const char *checkpoints_dir)
 }
 
 dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
-                                const dip_progress *progress, const cJSON *configuration,
+                                const dip_progress *progress, const dip_checkpoint_extras *extras,
                                 const char *checkpoints_dir, const char *name)
 {
     const size_t n = (size_t)step->clip->table.n_values;
@@ -314,7 +321,7 @@ dip_status dip_checkpoint_write(dip_step *step, const dip_tokenizer *tokenizer,
     DIP_TRY_GOTO(remove_unfinished(checkpoints_dir));
     DIP_TRY_GOTO(dip_remove_tree(replaced));
     DIP_TRY_GOTO(dip_make_dirs(temporary));
-    DIP_TRY_GOTO(write_files(step, tokenizer, progress, configuration, temporary, host));
+    DIP_TRY_GOTO(write_files(step, tokenizer, progress, extras, temporary, host));
     DIP_TRY_GOTO(dip_sync_dir(temporary));
     DIP_TRY_GOTO(put_in_place(temporary, final, replaced));
     DIP_TRY_GOTO(dip_sync_dir(checkpoints_dir));
@@ -334,12 +341,15 @@ fail:
 
 static dip_status read_fields(dip_progress *progress, const cJSON *root, const char *path)
 {
-    const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "format_version");
-    if (!cJSON_IsNumber(version) || version->valuedouble != FORMAT_VERSION)
-        return dip_fail(DIP_FORMAT, "%s: format_version is %g; this program reads %d", path,
-                        cJSON_IsNumber(version) ? version->valuedouble : 0, FORMAT_VERSION);
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, "format_version");
+    const double version = cJSON_IsNumber(item) ? item->valuedouble : 0;
+    if (version != 1 && version != FORMAT_VERSION)
+        return dip_fail(DIP_FORMAT, "%s: format_version is %g; this program reads 1 and %d", path,
+                        version, FORMAT_VERSION);
+    *progress = (dip_progress){0};
     for (size_t i = 0; i < N_PROGRESS_FIELDS; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, progress_fields[i].key);
+        if (version < progress_fields[i].since_version) continue;
+        item = cJSON_GetObjectItemCaseSensitive(root, progress_fields[i].key);
         if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9e15)
             return dip_fail(DIP_FORMAT, "%s: '%s' must be a number of at least 0", path,
                             progress_fields[i].key);

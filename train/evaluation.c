@@ -57,7 +57,7 @@ dip_status dip_evaluate_pairs(dip_step *step, cJSON *metrics, const dip_loader_o
         goto fail;
     }
     DIP_TRY_GOTO(dip_loader_open(&loader, options));
-    DIP_TRY_GOTO(dip_loader_start(loader, 0, 0));
+    DIP_TRY_GOTO(dip_loader_start(loader, 0, 0, 0));
     while ((status = dip_loader_next(loader, &batch)) == DIP_OK) {
         DIP_TRY_GOTO(dip_step_encode(step, images + n * e, texts + n * e, &batch));
         DIP_TRY_GOTO(loss_of_features(&batch_loss, step, batch.n));
@@ -141,7 +141,7 @@ dip_status dip_evaluate_zeroshot(dip_step *step, cJSON *metrics, const dip_loade
         dip_classifier_build(classifier, classnames, templates, encode_texts, &encoder, e));
     DIP_TRY_GOTO(dip_accuracy_init(&accuracy, classifier, (int64_t)classnames->n_items, e));
     DIP_TRY_GOTO(dip_loader_open(&loader, options));
-    DIP_TRY_GOTO(dip_loader_start(loader, 0, 0));
+    DIP_TRY_GOTO(dip_loader_start(loader, 0, 0, 0));
     while ((status = dip_loader_next(loader, &batch)) == DIP_OK) {
         DIP_TRY_GOTO(dip_step_encode(step, features, NULL, &batch));
         DIP_TRY_GOTO(

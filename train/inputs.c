@@ -2,9 +2,11 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/log.h"
+#include "data/caption.h"
 #include "model/evaluate.h"
 #include "train/run_folder.h"
 
@@ -50,6 +52,7 @@ dip_status dip_inputs_check(dip_inputs *inputs, const dip_train_options *o)
     char mistakes[MISTAKES_BYTES] = "";
     *inputs = (dip_inputs){.options = o};
     collect(mistakes, dip_train_options_check(o));
+    collect(mistakes, dip_data_plan_open(&inputs->plan, o));
     collect(mistakes, open_model(inputs));
     if (o->tokenizer) collect(mistakes, dip_tokenizer_open(&inputs->tokenizer, o->tokenizer));
     for (int set = 0; set < DIP_N_INPUT_SETS; set++) {
@@ -67,11 +70,12 @@ void dip_inputs_close(dip_inputs *inputs)
     dip_tokenizer_close(inputs->tokenizer);
     for (int set = 0; set < DIP_N_INPUT_SETS; set++) {
         dip_samples_close(inputs->samples[set]);
+        dip_faults_close(inputs->faults[set]);
         dip_string_list_free(&inputs->shards[set]);
     }
     dip_string_list_free(&inputs->classnames);
     dip_string_list_free(&inputs->templates);
-    dip_faults_close(inputs->faults);
+    dip_data_plan_close(&inputs->plan);
     *inputs = (dip_inputs){0};
 }
 
@@ -111,13 +115,16 @@ dip_status dip_inputs_index(dip_inputs *inputs)
 {
     const dip_train_options *o = inputs->options;
     fit_text_tower(inputs);
-    DIP_TRY(dip_faults_open(&inputs->faults));
     for (int set = 0; set < DIP_N_INPUT_SETS; set++) {
         if (!pattern_of(o, (dip_input_set)set)) continue;
         const int second = set == DIP_INPUT_ZEROSHOT ? DIP_NEEDS_LABEL : DIP_NEEDS_CAPTION;
-        DIP_TRY(dip_samples_open(&inputs->samples[set], &inputs->shards[set],
-                                 DIP_NEEDS_IMAGE | second, o->json_text_key, inputs->faults));
+        const dip_samples_options options = {.needs = DIP_NEEDS_IMAGE | second |
+                                                      (o->json_text_key ? DIP_CAPTION_JSON : 0)};
+        DIP_TRY(dip_faults_open(&inputs->faults[set]));
+        DIP_TRY(dip_samples_open(&inputs->samples[set], &inputs->shards[set], &options,
+                                 inputs->faults[set]));
     }
+    DIP_TRY(dip_data_plan_sources(&inputs->plan, inputs->samples[DIP_INPUT_TRAIN], o->train_data));
     return inputs->samples[DIP_INPUT_ZEROSHOT] ? check_labels(inputs) : DIP_OK;
 }
 
@@ -125,46 +132,129 @@ dip_loader_options dip_inputs_loader(const dip_inputs *inputs, dip_input_set set
 {
     const dip_train_options *o = inputs->options;
     const dip_model_config *config = &inputs->config;
-    const bool crop = o->crop_scale_min < 1 || o->crop_ratio > 1;
-    const bool training = set == DIP_INPUT_TRAIN;
-    return (dip_loader_options){
+    const dip_data_plan *plan = &inputs->plan;
+    dip_loader_options options = {
         .samples = inputs->samples[set],
-        .faults = inputs->faults,
-        .batch_size = training ? o->batch_size * o->accum_freq : o->batch_size,
+        .faults = inputs->faults[set],
+        .batch_size = o->batch_size,
         .image_size = config->vision.image_size,
         .n_workers = (int)o->workers,
         .n_prefetch = (int)o->prefetch,
-        .shuffle = training,
-        .drop_last = training,
         .seed = (uint64_t)o->seed,
-        .max_pixels = o->max_image_pixels,
         .max_bad_fraction = o->max_bad_fraction,
-        .random_crop = training && crop,
-        .crop_scale = {o->crop_scale_min, o->crop_scale_max},
-        .crop_ratio = {1 / o->crop_ratio, o->crop_ratio},
-        .flip_probability = training ? o->flip : 0,
+        .decode = plan->decode,
         .filter = config->preprocess.bilinear ? DIP_BILINEAR : DIP_BICUBIC,
         .resize_mode = config->preprocess.squash ? DIP_RESIZE_SQUASH : DIP_RESIZE_SHORTEST,
         .encode = set == DIP_INPUT_ZEROSHOT ? NULL : dip_tokenizer_encode_caption,
         .encode_context = inputs->tokenizer,
         .context_length = config->text.context_length,
-        .random_caption_line = training && strcmp(o->caption_lines, "random") == 0,
+        .caption = {.json_keys = plan->caption.json_keys, .clean = plan->caption.clean},
     };
+    if (set != DIP_INPUT_TRAIN) return options;
+    options.batch_size *= o->accum_freq;
+    options.shuffle = 1;
+    options.last_batch = strcmp(o->last_batch, "wrap") == 0 ? DIP_LAST_WRAP : DIP_LAST_DROP;
+    options.sources = plan->sources;
+    options.n_sources = plan->n_sources;
+    options.resample = o->dataset_resampled;
+    options.epoch_samples = o->train_num_samples;
+    options.augmentation = plan->augmentation;
+    options.caption = plan->caption;
+    return options;
+}
+
+/* ---- what an epoch is ---------------------------------------------------------------------- */
+
+/* *n: pairs of an epoch. */
+static dip_status measure_epoch(const dip_inputs *inputs, int64_t *n, int64_t *n_batches)
+{
+    const dip_loader_options loader = dip_inputs_loader(inputs, DIP_INPUT_TRAIN);
+    const dip_order_options options = dip_loader_order(&loader);
+    dip_order *order;
+    DIP_TRY(dip_order_open(&order, &options));
+    *n = dip_order_length(order);
+    *n_batches = dip_order_batches(order, false);
+    dip_order_close(order);
+    return DIP_OK;
+}
+
+dip_status dip_inputs_epoch(const dip_inputs *inputs, int64_t *n_batches)
+{
+    const dip_train_options *o = inputs->options;
+    int64_t n;
+    DIP_TRY(measure_epoch(inputs, &n, n_batches));
+    if (*n_batches > 0) return DIP_OK;
+    return dip_fail(DIP_CONFIG,
+                    "--train-data has %lld pairs, fewer than one batch of %lld "
+                    "(--batch-size %lld x --accum-freq %lld)",
+                    (long long)n, (long long)(o->batch_size * o->accum_freq),
+                    (long long)o->batch_size, (long long)o->accum_freq);
+}
+
+void dip_inputs_mention_epoch(const dip_inputs *inputs)
+{
+    const dip_train_options *o = inputs->options;
+    const long long wanted = o->train_num_samples, b = o->batch_size * o->accum_freq;
+    int64_t n, n_batches;
+    if (measure_epoch(inputs, &n, &n_batches) != DIP_OK) return;
+    const long long all = n, odd = n % b;
+    if (wanted && all != wanted)
+        dip_info("an epoch is %lld pairs: --train-num-samples %lld in whole batches of %lld", all,
+                 wanted, b);
+    if (odd && strcmp(o->last_batch, "wrap") == 0)
+        dip_info("an epoch is %lld pairs and the first %lld of the next, which fill up its last "
+                 "batch of %lld (--last-batch wrap)",
+                 all, b - odd, b);
+    else if (odd)
+        dip_info(
+            "an epoch is %lld pairs, of which %lld, others each time, are left out: they do not "
+            "fill a batch of %lld (--last-batch drop)",
+            all, odd, b);
+}
+
+/* ---- captions that are not used ---------------------------------------------------------- */
+
+/* At least 1, also of a sample that cannot be used. */
+static int count_lines(dip_sample_reader *reader, int64_t index, const char *json_text_key)
+{
+    dip_sample sample;
+    dip_fault_kind kind;
+    char *text = NULL;
+    size_t n_bytes;
+    int n = 0;
+    if (dip_sample_read(reader, &sample, index, DIP_NEEDS_CAPTION, &kind) != DIP_OK) return 1;
+    if (!sample.caption_is_json)
+        n = dip_caption_lines(sample.caption, sample.caption_bytes, NULL, NULL);
+    else if (dip_caption_from_json(&text, &n_bytes, sample.caption, sample.caption_bytes,
+                                   json_text_key) == DIP_OK)
+        n = dip_caption_lines(text, n_bytes, NULL, NULL);
+    free(text);
+    return n > 1 ? n : 1;
 }
 
 void dip_inputs_mention_captions(const dip_inputs *inputs)
 {
     enum { LOOKED_AT = 1000 };
     const dip_samples *samples = inputs->samples[DIP_INPUT_TRAIN];
+    const dip_string_list *keys = &inputs->plan.caption.json_keys;
     int64_t n = dip_samples_count(samples), n_lines = 0;
+    dip_sample_reader *reader;
+    if (dip_sample_reader_open(&reader, samples) != DIP_OK) return;
     if (n > LOOKED_AT) n = LOOKED_AT;
-    for (int64_t i = 0; i < n; i++) {
-        const dip_sample sample = dip_samples_get(samples, i);
-        const int lines = dip_caption_lines(sample.caption, sample.caption_bytes, NULL, NULL);
-        n_lines += lines > 1 ? lines : 1;
-    }
+    for (int64_t i = 0; i < n; i++)
+        n_lines += count_lines(reader, i, keys->n_items ? keys->items[0] : NULL);
+    dip_sample_reader_close(reader);
     if (n_lines == n || strcmp(inputs->options->caption_lines, "random") == 0) return;
     dip_info("the first %lld pairs hold %lld caption lines; the first line of each is used "
              "(--caption-lines random draws one each epoch)",
              (long long)n, (long long)n_lines);
+}
+
+dip_status dip_inputs_mention_augmentations(const dip_inputs *inputs)
+{
+    char *list;
+    DIP_TRY(dip_augmentation_print(&list, inputs->plan.augmentation));
+    dip_info("images: %s", list);
+    free(list);
+    return DIP_OK;
 }

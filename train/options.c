@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/caption.h"
 #include "kernels/device.h"
 #include "loss/loss.h"
 
@@ -19,10 +20,19 @@ static const dip_option options[] = {
      "of .tar files."},
     {"val-data", DIP_OPT_STRING, AT(val_data), NULL, 0, 0, NULL, false, "PATTERN",
      "Shards held out: loss and cross-modal recall are measured on them."},
-    {"json-text-key", DIP_OPT_STRING, AT(json_text_key), NULL, 0, 0, NULL, false, "KEY",
-     "Take captions from this key of the .json member instead of the .txt member."},
-    {"caption-lines", DIP_OPT_CHOICE, AT(caption_lines), "first", 0, 0, "first|random", false,
-     "WHICH", "Of several caption lines: the first, or one drawn anew each epoch."},
+    {"train-data-upsampling-factors", DIP_OPT_STRING, AT(train_data_upsampling_factors), NULL, 0, 0,
+     NULL, false, "X::X",
+     "One number for each pattern of --train-data: 2 gives each of its samples twice an epoch, 1.5 "
+     "once and a random half twice, 0.5 a random half. With --dataset-resampled, weights."},
+    {"dataset-resampled", DIP_OPT_BOOL, AT(dataset_resampled), "false", 0, 0, NULL, false, NULL,
+     "Draw samples with replacement, each with a probability in proportion to its pattern's "
+     "factor. Needs --train-num-samples."},
+    {"train-num-samples", DIP_OPT_INT, AT(train_num_samples), "0", 0, BIG, NULL, false, "N",
+     "Samples of an epoch, rounded to whole batches. Epochs go on where the one before ended; "
+     "every sample comes once before one comes again. 0: an epoch is all samples."},
+    {"last-batch", DIP_OPT_CHOICE, AT(last_batch), "drop", 0, 0, "drop|wrap", false, "WHAT",
+     "An epoch's last batch if samples are too few for it: left out, or filled up from the "
+     "beginning of the next epoch's."},
     {"caption-duplicates", DIP_OPT_CHOICE, AT(caption_duplicates), "negative", 0, 0,
      "negative|positive|mask", false, "WHAT",
      "What identical captions in a batch are to each other: negatives (as in open_clip), "
@@ -31,10 +41,30 @@ static const dip_option options[] = {
     {"workers", DIP_OPT_INT, AT(workers), "2", 1, 1024, NULL, false, "N",
      "Threads that read and decode. Changes the speed, never the result."},
     {"prefetch", DIP_OPT_INT, AT(prefetch), "2", 1, 64, NULL, false, "N", "Batches decoded ahead."},
-    {"max-image-pixels", DIP_OPT_INT, AT(max_image_pixels), "25000000", 1, BIG, NULL, false, "N",
-     "Larger images are left out, counted and named."},
     {"max-bad-fraction", DIP_OPT_FLOAT, AT(max_bad_fraction), "0.1", 0, 1, NULL, false, "F",
      "Stop when more than this share of the samples of an epoch cannot be used."},
+    {"max-dropped-lines", DIP_OPT_INT, AT(max_dropped_lines), "100000", 0, 1 << 30, NULL, false,
+     "N",
+     "Samples that cannot be used are named in the run's dropped.jsonl, at most N; all are counted "
+     "in its ledger.json."},
+
+    {"max-image-pixels", DIP_OPT_INT, AT(max_image_pixels), "25000000", 1, 1e12, NULL, false, "N",
+     "Larger images are left out, counted and named."},
+    {"max-image-side", DIP_OPT_INT, AT(max_image_side), "65535", 1, 65535, NULL, false, "N",
+     "So are images that are wider or higher than this."},
+    {"exif-rotate", DIP_OPT_BOOL, AT(exif_rotate), "false", 0, 0, NULL, false, NULL,
+     "Turn images as their EXIF orientation says."},
+    {"scale-in-dct", DIP_OPT_BOOL, AT(scale_in_dct), "false", 0, 0, NULL, false, NULL,
+     "Decode JPEG files at 1/2, 1/4 or 1/8 where the crop is so much larger than the model's "
+     "input. A little faster; not the pixels that other programs get."},
+    {"alpha-over", DIP_OPT_STRING, AT(alpha_over), NULL, 0, 0, NULL, false, "R,G,B",
+     "Colour (0..255) behind transparent images. Default: transparency is ignored, as in "
+     "open_clip."},
+    {"augmentations", DIP_OPT_STRING, AT(augmentations), NULL, 0, 0, NULL, false, "LIST",
+     "What is done to images in training, in order, as \"random_resized_crop(0.9..1), flip(0.5), "
+     "color_jitter(0.4, 0.4, 0.4, 0.1, p=0.8)\". Also resize, center_crop, grayscale, "
+     "gaussian_blur, rotate, noise, cutout, random_erasing, solarize. In place of "
+     "--crop-scale-min, --crop-scale-max, --crop-ratio and --flip."},
     {"crop-scale-min", DIP_OPT_FLOAT, AT(crop_scale_min), "0.9", 0.01, 1, NULL, false, "F",
      "Random resized crop: least share of the image's area. 1 with --crop-ratio 1 turns random "
      "cropping off."},
@@ -44,6 +74,18 @@ static const dip_option options[] = {
      "Random resized crop: aspect ratios from 1/R to R."},
     {"flip", DIP_OPT_FLOAT, AT(flip), "0", 0, 1, NULL, false, "P",
      "Probability of mirroring an image left-right (open_clip: 0)."},
+
+    {"json-text-key", DIP_OPT_STRING, AT(json_text_key), NULL, 0, 0, NULL, false, "KEY,...",
+     "Take captions from this key of the .json member instead of the .txt member; of several, from "
+     "the first that is there."},
+    {"json-text-key-weights", DIP_OPT_STRING, AT(json_text_key_weights), NULL, 0, 0, NULL, false,
+     "X,...", "Draw one of the keys by weight instead; of those that are not there, another."},
+    {"caption-lines", DIP_OPT_CHOICE, AT(caption_lines), "first", 0, 0, "first|random", false,
+     "WHICH", "Of several captions of an image: the first, or one drawn anew each epoch."},
+    {"caption-clean", DIP_OPT_CHOICE, AT(caption_clean), "none", 0, 0, DIP_CAPTION_CLEANS, false,
+     "HOW", "Clean captions before they become tokens, as open_clip's tokenizers of that name do."},
+    {"word-dropout", DIP_OPT_FLOAT, AT(word_dropout), "0", 0, 1, NULL, false, "P",
+     "Probability of leaving out a word of a caption (never all of them)."},
 
     {"model", DIP_OPT_STRING, AT(model), "ViT-B-32", 0, 0, NULL, false, "NAME|FILE",
      "A built-in model (diptych inspect lists them) or an open_clip model_cfg JSON file."},
@@ -164,6 +206,22 @@ dip_status dip_memory_parse(size_t *n_bytes, const char *text)
     return DIP_OK;
 }
 
+/* An option that the list of augmentations replaces, and was changed. */
+static void refuse_replaced(char *list, size_t n, const dip_train_options *o)
+{
+    dip_train_options unchanged;
+    if (!o->augmentations || dip_config_defaults(&dip_train_option_table, &unchanged) != DIP_OK)
+        return;
+    if (o->crop_scale_min != unchanged.crop_scale_min ||
+        o->crop_scale_max != unchanged.crop_scale_max || o->crop_ratio != unchanged.crop_ratio ||
+        o->flip != unchanged.flip)
+        mistake(
+            list, n,
+            "--augmentations replaces --crop-scale-min, --crop-scale-max, --crop-ratio and --flip: "
+            "put random_resized_crop and flip into the list");
+    dip_config_free(&dip_train_option_table, &unchanged);
+}
+
 dip_status dip_train_options_check(const dip_train_options *o)
 {
     char list[2048] = "", line[512];
@@ -172,6 +230,10 @@ dip_status dip_train_options_check(const dip_train_options *o)
                  o->crop_scale_min, o->crop_scale_max);
         mistake(list, sizeof list, line);
     }
+    refuse_replaced(list, sizeof list, o);
+    if (o->dataset_resampled && o->train_num_samples == 0)
+        mistake(list, sizeof list,
+                "--dataset-resampled has no end of an epoch: give --train-num-samples");
     if (!dip_loss_find(o->loss)) {
         size_t n;
         const dip_loss *const *all = dip_loss_all(&n);

@@ -12,10 +12,23 @@
 
 typedef struct dip_train_options {
     /* data */
-    char *train_data, *val_data, *json_text_key;
-    int64_t workers, prefetch, max_image_pixels;
+    char *train_data, *val_data;
+    char *train_data_upsampling_factors; /* one for each of --train-data's patterns */
+    bool dataset_resampled;
+    int64_t train_num_samples; /* 0: all */
+    char *last_batch;          /* drop|wrap */
+    int64_t workers, prefetch, max_dropped_lines;
     double max_bad_fraction;
+    /* images */
+    int64_t max_image_pixels, max_image_side;
+    bool exif_rotate, scale_in_dct;
+    char *alpha_over;    /* "R,G,B" */
+    char *augmentations; /* NULL: from the four below */
     double crop_scale_min, crop_scale_max, crop_ratio, flip;
+    /* captions */
+    char *json_text_key, *json_text_key_weights; /* KEY,KEY,... and X,X,... */
+    char *caption_clean;
+    double word_dropout;
     char *caption_lines;      /* first|random */
     char *caption_duplicates; /* negative|positive|mask */
     /* model */

@@ -10,14 +10,36 @@
 
 enum { MAX_TOKENIZER_BYTES = 64 << 20 };
 
-static dip_status check_options(const cJSON *current, const cJSON *saved,
+/* What an option was that the saved run did not know yet: its default. */
+static dip_status default_configuration(cJSON **defaults)
+{
+    dip_train_options options;
+    DIP_TRY(dip_config_defaults(&dip_train_option_table, &options));
+    *defaults = dip_config_to_json(&dip_train_option_table, &options);
+    dip_config_free(&dip_train_option_table, &options);
+    return *defaults ? DIP_OK : dip_fail(DIP_NOMEM, "no memory for the configuration");
+}
+
+static dip_status check_options(const cJSON *current, const cJSON *saved, const cJSON *defaults,
                                 const dip_string_list *changes)
 {
     static const char *const decisive[] = {
         "train_data",
-        "json_text_key",
+        "train_data_upsampling_factors",
+        "dataset_resampled",
+        "train_num_samples",
+        "last_batch",
         "max_image_pixels",
+        "max_image_side",
+        "exif_rotate",
+        "scale_in_dct",
+        "alpha_over",
+        "augmentations",
+        "json_text_key",
+        "json_text_key_weights",
         "caption_lines",
+        "caption_clean",
+        "word_dropout",
         "caption_duplicates",
         "model",
         "loss",
@@ -46,6 +68,7 @@ static dip_status check_options(const cJSON *current, const cJSON *saved,
     char list[2048] = "";
     for (size_t i = 0; i < sizeof decisive / sizeof decisive[0]; i++) {
         const cJSON *a = cJSON_GetObjectItemCaseSensitive(saved, decisive[i]);
+        if (!a) a = cJSON_GetObjectItemCaseSensitive(defaults, decisive[i]);
         const cJSON *b = cJSON_GetObjectItemCaseSensitive(current, decisive[i]);
         bool allowed = (!a && !b) || (a && b && cJSON_Compare(a, b, 1));
         for (size_t j = 0; j < changes->n_items && !allowed; j++)
@@ -115,12 +138,14 @@ static dip_status check_tokenizer(const dip_resume_run *run, const char *dir)
 
 dip_status dip_resume_check(dip_progress *saved, const dip_resume_run *run, const char *dir)
 {
-    cJSON *configuration = NULL;
+    cJSON *configuration = NULL, *defaults = NULL;
     DIP_TRY(dip_checkpoint_read_progress(saved, &configuration, dir));
-    dip_status status = configuration ? check_options(run->configuration, configuration,
-                                                      &run->options->resume_changes)
-                                      : DIP_OK;
+    dip_status status = configuration ? default_configuration(&defaults) : DIP_OK;
+    if (status == DIP_OK && configuration)
+        status = check_options(run->configuration, configuration, defaults,
+                               &run->options->resume_changes);
     cJSON_Delete(configuration);
+    cJSON_Delete(defaults);
     DIP_TRY(status);
     if (saved->n_samples != run->n_samples)
         return dip_fail(DIP_CONFIG,

@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "train/ledger.h"
 
 /* open_clip's default name, with the characters it replaces in model names. */
 static char *default_name(const dip_train_options *o, const char *precision)
@@ -193,6 +194,25 @@ dip_status dip_run_folder_write_params(const dip_run_folder *folder,
     fclose(memory);
     dip_status status = dip_file_write(path, text, n);
     free(text);
+    free(path);
+    return status;
+}
+
+dip_status dip_run_folder_write_ledger(const dip_run_folder *folder, const cJSON *ledger)
+{
+    char *path = dip_path_join(folder->path, DIP_LEDGER_FILE);
+    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path");
+    dip_status status = dip_json_write(path, ledger);
+    free(path);
+    return status;
+}
+
+dip_status dip_run_folder_record_faults(const dip_run_folder *folder, dip_faults *faults,
+                                        int64_t n_kept, int64_t max_lines)
+{
+    char *path = dip_path_join(folder->path, "dropped.jsonl");
+    if (!path) return dip_fail(DIP_NOMEM, "no memory for a path");
+    dip_status status = dip_faults_record(faults, path, n_kept, max_lines);
     free(path);
     return status;
 }

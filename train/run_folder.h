@@ -1,13 +1,17 @@
-/* run_folder.h - LOGS/NAME: out.log, params.txt, checkpoints/, one run at a time.
+/* run_folder.h - LOGS/NAME: out.log, params.txt, ledger.json, dropped.jsonl, checkpoints/, one run
+ * at a time.
  *
  * Usage:   dip_run_folder_check while checking; dip_run_folder_open decides the name, makes the
- * folders, takes the lock and opens out.log; dip_run_folder_close gives all back. Errors:
- * DIP_CONFIG: a run of that name exists and --resume is not given, another process is running in
- * it, nothing to resume from; DIP_IO.                                     */
+ *          folders, takes the lock and opens out.log; dip_run_folder_close gives all back.
+ * Errors:  DIP_CONFIG: a run of that name exists and --resume is not given, another process is
+ *          running in it, nothing to resume from; DIP_IO.                                      */
 #ifndef DIP_TRAIN_RUN_FOLDER_H
 #define DIP_TRAIN_RUN_FOLDER_H
 
+#include <cjson/cJSON.h>
+
 #include "core/status.h"
+#include "data/faults.h"
 #include "train/options.h"
 
 typedef struct dip_run_folder {
@@ -31,6 +35,13 @@ void dip_run_folder_close(dip_run_folder *folder); /* a zeroed struct is fine */
 /* The resolved configuration as params.txt, "key: value" a line. */
 dip_status dip_run_folder_write_params(const dip_run_folder *folder,
                                        const dip_train_options *options);
+
+/* ledger.json, as in the checkpoints but of the last epoch's end. */
+dip_status dip_run_folder_write_ledger(const dip_run_folder *folder, const cJSON *ledger);
+
+/* Name bad samples in dropped.jsonl; `n_kept` lines of it are of the run that is resumed. */
+dip_status dip_run_folder_record_faults(const dip_run_folder *folder, dip_faults *faults,
+                                        int64_t n_kept, int64_t max_lines);
 
 /* Append one line to checkpoints/results.jsonl, durably. */
 dip_status dip_run_folder_add_result(const dip_run_folder *folder, const char *json_line);

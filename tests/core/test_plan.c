@@ -9,8 +9,9 @@
 #include <string.h>
 
 #include "core/plan.h"
+#include "sanitizers.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if UNDER_ASAN
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -80,7 +81,7 @@ static void scratch_shares_memory_as_on_a_stack(void **state)
 static void gaps_are_poisoned_under_asan(void **state)
 {
     (void)state;
-#if defined(__SANITIZE_ADDRESS__)
+#if UNDER_ASAN
     dip_plan *plan;
     assert_int_equal(dip_plan_init(&plan, NULL), DIP_OK);
     dip_region a = dip_plan_book(plan, "a", DIP_SPACE_GRAD, 100);

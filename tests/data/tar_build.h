@@ -9,8 +9,12 @@
 
 #include "core/scratch.h"
 
+#ifndef TAR_BUILD_BYTES
+#define TAR_BUILD_BYTES (1 << 16)
+#endif
+
 typedef struct tar_build {
-    uint8_t bytes[1 << 16];
+    uint8_t bytes[TAR_BUILD_BYTES];
     size_t n;
 } tar_build;
 
@@ -56,10 +60,12 @@ static inline void tar_end(tar_build *tar)
     tar->n += 1024;
 }
 
-/* Write bytes to FOLDER/NAME; the path is malloc'd. */
+/* Write bytes to FOLDER/NAME; the path is malloc'd. A file that is there goes first: file systems
+ * write out at once what is written over. */
 static inline char *put_file(const char *folder, const char *name, const void *data, size_t n)
 {
     char *path = dip_path_join(folder, name);
+    if (path) remove(path);
     FILE *file = path ? fopen(path, "wb") : NULL;
     if (!file || fwrite(data, 1, n, file) != n || fclose(file) != 0) exit(99);
     return path;

@@ -5,72 +5,21 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <stdio.h>
-
-#include <jpeglib.h>
-
 #include "image_files.h"
-
-static void refused(const void *data, size_t n, dip_fault_kind expected, const char *part)
-{
-    dip_image_decoder *decoder = open_decoder(25000000);
-    dip_image image;
-    dip_fault_kind kind = DIP_FAULT_TAR;
-    assert_int_equal(dip_image_decode(decoder, &image, &kind, data, n), DIP_FORMAT);
-    assert_null(image.rgb);
-    if (!strstr(dip_error(), part)) fail_msg("'%s' not in: %s", part, dip_error());
-    assert_int_equal(kind, expected);
-    /* the decoder is not harmed */
-    bytes good = read_corpus("ycc_420.jpg");
-    assert_int_equal(dip_image_decode(decoder, &image, &kind, good.data, good.n), DIP_OK);
-    free(good.data);
-    dip_image_decoder_close(decoder);
-}
-
-static void refused_file(bytes file, dip_fault_kind expected, const char *part)
-{
-    refused(file.data, file.n, expected, part);
-    free(file.data);
-}
-
-static void other_formats_are_named(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *bytes;
-        size_t n;
-        const char *name;
-    } cases[] = {
-        {"", 0, "no bytes"},
-        {"\xff", 1, "begin with ff"},
-        {"\xff\xd8", 2, "begin with ff d8"},
-        {"hello world", 11, "begin with 68 65 6c 6c 6f 20 77 6f"},
-        {"GIF89a\1\0\1\0", 10, "this is GIF"},
-        {"RIFF\x10\0\0\0WEBPVP8 ", 16, "this is WebP"},
-        {"\0\0\0\x20"
-         "ftypavif",
-         12, "this is AVIF"},
-        {"\0\0\0\x20"
-         "ftypheic",
-         12, "this is HEIF"},
-        {"\0\0\0\x0cJXL \r\n\x87\n", 12, "this is JPEG XL"},
-        {"BM\0\0\0\0", 6, "this is BMP"},
-        {"II*\0\x08\0\0\0", 8, "this is TIFF"},
-        {"<!DOCTYPE html><html>", 21, "this is HTML or XML"},
-        {"\xef\xbb\xbf\r\n <svg", 10, "this is HTML or XML"},
-        {"version https://git-lfs.github.com/spec/v1", 42, "this is Git LFS pointer"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        refused(cases[i].bytes, cases[i].n, DIP_FAULT_IMAGE_FORMAT, cases[i].name);
-}
 
 static void cut_files_are_refused(void **state)
 {
     (void)state;
-    const char *names[] = {"ycc_420.jpg",        "ycc_444_progressive.jpg",
-                           "grey.jpg",           "cmyk.jpg",
-                           "arithmetic.jpg",     "ycc_410_restart.jpg",
-                           "colour2_depth8.png", "colour3_depth4_adam7_trns.png"};
+    const char *names[] = {
+        "ycc_420.jpg",        "ycc_444_progressive.jpg",
+        "grey.jpg",           "cmyk.jpg",
+        "arithmetic.jpg",     "ycc_410_restart.jpg",
+        "colour2_depth8.png", "colour3_depth4_adam7_trns.png",
+#ifdef DIPTYCH_WEBP
+        "lossy.webp",         "lossless_alpha.webp",
+        "turned_5.webp",
+#endif
+    };
     dip_image_decoder *decoder = open_decoder(25000000);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         bytes file = read_corpus(names[i]);
@@ -94,9 +43,23 @@ static void flipped_bytes_do_no_harm(void **state)
 {
     (void)state;
     const char *names[] = {
-        "ycc_420.jpg",         "ycc_420_progressive.jpg",       "cmyk.jpg",
-        "arithmetic.jpg",      "ycc_410_restart.jpg",           "colour2_depth8.png",
-        "colour0_depth16.png", "colour3_depth4_adam7_trns.png", "colour6_depth16.png"};
+        "ycc_420.jpg",
+        "ycc_420_progressive.jpg",
+        "cmyk.jpg",
+        "arithmetic.jpg",
+        "ycc_410_restart.jpg",
+        "colour2_depth8.png",
+        "colour0_depth16.png",
+        "colour3_depth4_adam7_trns.png",
+        "colour6_depth16.png",
+#ifdef DIPTYCH_WEBP
+        "lossy.webp",
+        "lossy_alpha.webp",
+        "lossless.webp",
+        "lossless_alpha.webp",
+        "animated.webp",
+#endif
+    };
     enum { LIMIT = 1000000 };
     dip_image_decoder *decoder = open_decoder(LIMIT);
     int n_refused = 0, n_flips = 0;
@@ -127,27 +90,6 @@ static void flipped_bytes_do_no_harm(void **state)
     dip_image_decoder_close(decoder);
 }
 
-/* The frame header: marker, length, precision, height, width, components. */
-static size_t find_frame(const bytes *file)
-{
-    for (size_t i = 0; i + 10 < file->n; i++)
-        if (file->data[i] == 0xff && file->data[i + 1] >= 0xc0 && file->data[i + 1] <= 0xc2)
-            return i;
-    fail_msg("no frame header");
-    return 0;
-}
-
-static void unsupported_jpegs_are_named(void **state)
-{
-    (void)state;
-    bytes file = read_corpus("ycc_420.jpg");
-    file.data[find_frame(&file) + 1] = 0xc3;
-    refused_file(file, DIP_FAULT_IMAGE_FORMAT, "SOF type 0xc3"); /* lossless */
-    file = read_corpus("ycc_420.jpg");
-    file.data[find_frame(&file) + 4] = 12;
-    refused_file(file, DIP_FAULT_IMAGE_FORMAT, "precision 12");
-}
-
 static void sizes_are_checked_from_the_header(void **state)
 {
     (void)state;
@@ -173,9 +115,9 @@ static void sizes_are_checked_from_the_header(void **state)
         {0x7fffffff, 0x7fffffff, DIP_FAULT_IMAGE_TOO_LARGE, "2147483647 x 2147483647"},
         {0xffffffff, 0xffffffff, DIP_FAULT_IMAGE_TOO_LARGE, "4294967295"},
         {5001, 5000, DIP_FAULT_IMAGE_TOO_LARGE, "5001 x 5000"},
-        {1000001, 1, DIP_FAULT_IMAGE_TOO_LARGE, "at most 1000000 a side"},
-        {0, 9, DIP_FAULT_IMAGE_BROKEN, "PNG: "},
-        {13, 0, DIP_FAULT_IMAGE_BROKEN, "PNG: "},
+        {65536, 1, DIP_FAULT_IMAGE_TOO_LARGE, "at most 65535 a side"},
+        {0, 9, DIP_FAULT_IMAGE_BROKEN, "an image of 0 x 9"},
+        {13, 0, DIP_FAULT_IMAGE_BROKEN, "an image of 13 x 0"},
         {13, 10, DIP_FAULT_IMAGE_BROKEN, "PNG: "}, /* a row more than there is data */
     };
     for (size_t i = 0; i < sizeof pngs / sizeof pngs[0]; i++) {
@@ -242,64 +184,14 @@ static void damaged_png_chunks_are_refused(void **state)
     refused_file(file, DIP_FAULT_IMAGE_BROKEN, "PNG: ");
 }
 
-/* A legal progressive file that sends the coefficients [1, last] one by one, each component by
- * itself: 3 * last + 1 scans. */
-static bytes make_scans(int last)
-{
-    struct jpeg_compress_struct codec;
-    struct jpeg_error_mgr errors;
-    jpeg_scan_info scans[3 * 63 + 1] = {{.comps_in_scan = 3, .component_index = {0, 1, 2}}};
-    int n_scans = 1;
-    for (int c = 0; c < 3; c++)
-        for (int k = 1; k <= last; k++)
-            scans[n_scans++] = (jpeg_scan_info){
-                .comps_in_scan = 1, .component_index = {c}, .Ss = k, .Se = k == last ? 63 : k};
-    unsigned long n = 0;
-    bytes file = {0};
-    codec.err = jpeg_std_error(&errors);
-    jpeg_create_compress(&codec);
-    jpeg_mem_dest(&codec, &file.data, &n);
-    codec.image_width = codec.image_height = 16;
-    codec.input_components = 3;
-    codec.in_color_space = JCS_RGB;
-    jpeg_set_defaults(&codec);
-    codec.scan_info = scans;
-    codec.num_scans = n_scans;
-    jpeg_start_compress(&codec, TRUE);
-    uint8_t row[16 * 3];
-    for (int i = 0; i < 16 * 3; i++) row[i] = (uint8_t)(i * 37);
-    JSAMPROW rows[1] = {row};
-    while (codec.next_scanline < 16) jpeg_write_scanlines(&codec, rows, 1);
-    jpeg_finish_compress(&codec);
-    jpeg_destroy_compress(&codec);
-    file.n = n;
-    return file;
-}
-
-static void endless_scans_are_refused(void **state)
-{
-    (void)state;
-    dip_image_decoder *decoder = open_decoder(25000000);
-    bytes file = make_scans(20);
-    dip_image image;
-    dip_fault_kind kind;
-    assert_int_equal(dip_image_decode(decoder, &image, &kind, file.data, file.n), DIP_OK);
-    free(file.data);
-    dip_image_decoder_close(decoder);
-    refused_file(make_scans(63), DIP_FAULT_IMAGE_BROKEN, "more than 100 scans");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(other_formats_are_named),
         cmocka_unit_test(cut_files_are_refused),
         cmocka_unit_test(flipped_bytes_do_no_harm),
-        cmocka_unit_test(unsupported_jpegs_are_named),
         cmocka_unit_test(sizes_are_checked_from_the_header),
         cmocka_unit_test(the_pixel_limit_is_exact),
         cmocka_unit_test(damaged_png_chunks_are_refused),
-        cmocka_unit_test(endless_scans_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,8 @@ static const dip_resize_kernels *kernels_of(int i)
 {
     return i == 0   ? dip_resize_kernels_c()
            : i == 1 ? dip_resize_kernels_avx2()
-                    : dip_resize_kernels_avx512();
+           : i == 2 ? dip_resize_kernels_avx512()
+                    : dip_resize_kernels_vbmi();
 }
 
 static void check_crc(const char *line, const dip_resize_kernels *kernels, const uint8_t *out,
@@ -84,7 +85,7 @@ static int check_eval(dip_resizer *resizer, const dip_resize_kernels *kernels, c
 static void equals_pillow_and_torchvision(void **state)
 {
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const dip_resize_kernels *kernels = kernels_of(i);
         if (!kernels) continue;
         FILE *file = fopen(TEST_SOURCE_DIR "/tests/golden/resize_expected.txt", "r");
@@ -103,6 +104,98 @@ static void equals_pillow_and_torchvision(void **state)
         dip_resizer_close(resizer);
         fclose(file);
     }
+}
+
+static void check_region(dip_resizer *resizer, const dip_resize_kernels *kernels, const char *line)
+{
+    unsigned seed;
+    int w, h, x, y, part_w, part_h, out_w, out_h, filter, flip;
+    unsigned long crc;
+    assert_int_equal(sscanf(line, "%u %d %d %d %d %d %d %d %d %d %d %lu", &seed, &w, &h, &x, &y,
+                            &part_w, &part_h, &out_w, &out_h, &filter, &flip, &crc),
+                     12);
+    dip_image image = make_image(seed, w, h);
+    for (uint32_t i = 0, s = seed; i < (uint32_t)(w * h * 3); i++) {
+        s = s * 1664525u + 1013904223u;
+        image.rgb[i] = (uint8_t)(s >> 24);
+    }
+    dip_rect region = {x / 8.0, y / 8.0, part_w / 8.0, part_h / 8.0};
+    uint8_t *out = malloc((size_t)out_w * (size_t)out_h * 3);
+    if (dip_resize_region(resizer, out, out_w, out_h, &image, region, (dip_filter)filter, flip) !=
+        DIP_OK)
+        fail_msg("%s in: %s", dip_error(), line);
+    check_crc(line, kernels, out, out_w * out_h, crc);
+    free(out);
+    free(image.rgb);
+}
+
+static void regions_equal_pillow(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const dip_resize_kernels *kernels = kernels_of(i);
+        if (!kernels) continue;
+        FILE *file = fopen(TEST_SOURCE_DIR "/tests/golden/resize_region_expected.txt", "r");
+        assert_non_null(file);
+        dip_resizer *resizer;
+        assert_int_equal(dip_resizer_open(&resizer), DIP_OK);
+        dip_resizer_set_kernels(resizer, kernels);
+        char line[200];
+        int n = 0;
+        for (; fgets(line, sizeof line, file); n++) check_region(resizer, kernels, line);
+        assert_int_equal(n, 120);
+        dip_resizer_close(resizer);
+        fclose(file);
+    }
+}
+
+/* Large reductions, wide and tall: all kernels agree with the plain ones, whatever came before. */
+static void kernels_agree(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{1500, 40}, {40, 1500}, {700, 690}, {333, 200}, {90, 2500}};
+    dip_resizer *resizers[4];
+    for (int i = 0; i < 4; i++) assert_int_equal(dip_resizer_open(&resizers[i]), DIP_OK);
+    for (int n = 0; n < 60; n++) {
+        int w = sizes[n % 5][0], h = sizes[n % 5][1], side = 1 + n * 37 % 130;
+        dip_image image = make_image((uint32_t)n, w, h);
+        dip_box box = {.x = n % 7, .y = n % 5};
+        box.width = w - box.x - n % 3;
+        box.height = h - box.y - n % 4;
+        int out_h = n % 6 == 0 ? box.height : side; /* one pass alone, too */
+        size_t n_bytes = (size_t)side * (size_t)out_h * 3;
+        uint8_t *expected = malloc(n_bytes), *out = malloc(n_bytes);
+        for (int i = 0; i < 4; i++) {
+            if (!kernels_of(i)) continue;
+            dip_resizer_set_kernels(resizers[i], kernels_of(i));
+            assert_int_equal(dip_resize(resizers[i], i == 0 ? expected : out, side, out_h, &image,
+                                        box, (dip_filter)(n % 2), n / 2 % 2),
+                             DIP_OK);
+            if (i > 0 && memcmp(out, expected, n_bytes) != 0)
+                fail_msg("%s kernels, case %d: other pixels", kernels_of(i)->name, n);
+        }
+        free(expected);
+        free(out);
+        free(image.rgb);
+    }
+    for (int i = 0; i < 4; i++) dip_resizer_close(resizers[i]);
+}
+
+static void refuses_a_region_outside(void **state)
+{
+    (void)state;
+    dip_resizer *resizer;
+    uint8_t out[3];
+    dip_image image = make_image(2, 10, 8);
+    const dip_rect bad[] = {{-0.1, 0, 5, 5}, {0, -0.1, 5, 5},    {0, 0, 0, 5},
+                            {0, 0, 5, -1},   {5.5, 0, 5, 5},     {0, 3, 5, 5.0001},
+                            {NAN, 0, 5, 5},  {0, 0, INFINITY, 5}};
+    assert_int_equal(dip_resizer_open(&resizer), DIP_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(dip_resize_region(resizer, out, 1, 1, &image, bad[i], DIP_BICUBIC, 0),
+                         DIP_CONFIG);
+    free(image.rgb);
+    dip_resizer_close(resizer);
 }
 
 static void refuses_a_box_outside(void **state)
@@ -207,6 +300,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_pillow_and_torchvision),
+        cmocka_unit_test(regions_equal_pillow),
+        cmocka_unit_test(kernels_agree),
+        cmocka_unit_test(refuses_a_region_outside),
         cmocka_unit_test(refuses_a_box_outside),
         cmocka_unit_test(keeps_a_constant),
         cmocka_unit_test(random_crops_keep_their_promises),

@@ -2,54 +2,7 @@
 # diptych shard: folders, tables and IDX arrays, good and bad, and what it says about them.
 # Usage: sh test_shard_command.sh path/to/diptych scratch-dir
 set -u
-diptych=$1
-scratch=$2
-golden=$(dirname "$0")/../golden
-rm -rf "$scratch"
-mkdir -p "$scratch" || exit 1
-failures=0
-
-complain()
-{
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect STATUS WORDS...: run the command, leave its output in $out and $err.
-expect()
-{
-    wanted=$1
-    shift
-    "$diptych" shard "$@" >"$scratch/out" 2>"$scratch/err"
-    status=$?
-    out=$(cat "$scratch/out")
-    err=$(cat "$scratch/err")
-    [ "$status" -eq "$wanted" ] || complain "shard $*: exit $status, not $wanted: $err"
-}
-
-# says TEXT PART
-says()
-{
-    case $1 in
-    *"$2"*) ;;
-    *) complain "\"$2\" is not in: $1" ;;
-    esac
-}
-
-# is WHAT WANTED GOT
-is()
-{
-    [ "$2" = "$3" ] || complain "$1: wanted '$2', got '$3'"
-}
-
-# holds TAR MEMBER WANTED: a member's text
-holds()
-{
-    is "$1 $2" "$3" "$(tar xOf "$1" "$2")"
-}
-
-png=$golden/shard_pixel.png # a whole PNG and JPEG of a few bytes
-jpg=$golden/shard_pixel.jpg
+. "$(dirname "$0")/shard_check.sh"
 
 # A folder: sorted by path, captions as they are; what is no pair is left out and named.
 in=$scratch/folder
@@ -71,9 +24,10 @@ expect 0 --input "$in" --output "$scratch/o1/{00000..}.tar" --samples-per-shard 
 says "$out" "wrote 3 pairs in 2 shards"
 says "$out" "left out 6"
 for name in alone.png words.txt empty latin page drawing.svg; do says "$err$out" "$name"; done
-is "shards" "00000.tar 00001.tar sizes.json" "$(ls "$scratch/o1" | tr '\n' ' ' | sed 's/ $//')"
+is "shards" "00000.tar 00000.tar.idx 00001.tar 00001.tar.idx sizes.json" \
+    "$(ls "$scratch/o1" | words)"
 is "members" "000000000.jpg 000000000.txt 000000001.png 000000001.txt" \
-    "$(tar tf "$scratch/o1/00000.tar" | tr '\n' ' ' | sed 's/ $//')"
+    "$(tar tf "$scratch/o1/00000.tar" | words)"
 holds "$scratch/o1/00000.tar" 000000001.txt "second
 zweite"
 tar xOf "$scratch/o1/00000.tar" 000000000.jpg | cmp -s - "$jpg" || complain "image bytes changed"
@@ -84,7 +38,7 @@ says "$err" "00000.tar"
 says "$err" "--overwrite"
 touch "$scratch/o1/00007.tar.tmp-4711" "$scratch/o1/x.tar.tmp-1" # a killed run's, another's
 expect 0 --input "$in" --output "$scratch/o1/{00000..}.tar" --overwrite --caption-line first --json
-is "leftovers" "00000.tar sizes.json x.tar.tmp-1" "$(ls "$scratch/o1" | tr '\n' ' ' | sed 's/ $//')"
+is "leftovers" "00000.tar 00000.tar.idx sizes.json x.tar.tmp-1" "$(ls "$scratch/o1" | words)"
 holds "$scratch/o1/00000.tar" 000000000.txt "first"
 holds "$scratch/o1/00000.tar" 000000001.txt "second"
 says "$out" '"found":	9'
@@ -160,8 +114,8 @@ is "captions" 3 "$(tar xOf "$scratch/o7/0.tar" 000000299.txt | sort -u | grep -c
 # Held-out samples: about the fraction, none on both sides, a matter of name and seed alone.
 expect 0 --input "$scratch/images" $idx --output "$scratch/o8/train/{0..}.tar" --seed 5 --json \
     --holdout 0.2 --holdout-output "$scratch/o8/test/{0..}.tar"
-test=$(printf %s "$out" | sed -n 's/.*"holdout_samples":[^0-9]*\([0-9]*\).*/\1/p')
-train=$(printf %s "$out" | sed -n 's/.*"samples":[^0-9]*\([0-9]*\).*/\1/p' | head -1)
+test=$(figure holdout_samples)
+train=$(figure samples)
 is "both sides together" 300 $((test + train))
 [ "$test" -gt 30 ] && [ "$test" -lt 90 ] || complain "held out $test of 300"
 
@@ -189,30 +143,8 @@ expect 2 --input "$scratch/t.csv" --output "$out5" --csv-separator long
 expect 2 --input "$in" --output "$out5" --samples-per-shard 0
 mkdir "$scratch/nothing"
 expect 2 --input "$scratch/nothing" --output "$out5"
-says "$err" "no jpg, jpeg or png file"
+says "$err" "no jpg, jpeg, png or webp file"
 [ -e "$scratch/none/0.tar" ] && complain "a refused command left a shard"
 expect 1 --input "$in" --output "/proc/none/{0..}.tar"
 
-# Interrupted: nothing stays. 3000 shards, each of them synced, take long enough to be met.
-{ printf '\000\000\010\003\000\004\223\340\000\000\000\002\000\000\000\003'
-    head -c 1800000 /dev/zero; } >"$scratch/many"
-{ printf '\000\000\010\001\000\004\223\340'
-    head -c 300000 /dev/zero; } >"$scratch/many_labels"
-"$diptych" shard --input "$scratch/many" --labels "$scratch/many_labels" \
-    --classnames "$scratch/classes" --output "$scratch/stop/{0..}.tar" --samples-per-shard 100 \
-    >"$scratch/out" 2>"$scratch/err" &
-pid=$!
-tries=0
-while [ ! -e "$scratch/stop/1.tar" ] && [ $tries -lt 2000 ]; do
-    sleep 0.01
-    tries=$((tries + 1))
-done
-kill -TERM $pid
-kill -TERM $pid 2>/dev/null # as timeout(1) does
-wait $pid
-is "exit status when interrupted" 1 $?
-says "$(cat "$scratch/err")" "stopped on request; the "
-is "left by an interrupted run" "" "$(ls -A "$scratch/stop")"
-
-[ "$failures" -eq 0 ] || exit 1
-echo "shard command: all as expected"
+finish "shard command"

@@ -59,8 +59,9 @@ static void what_goes_in_comes_out(void **state)
             snprintf(name, sizeof name, "%09d.jpg", sample);
             assert_string_equal(member.name, name);
             assert_int_equal(member.n_bytes, sample * 171 % 700);
-            for (size_t i = 0; i < member.n_bytes; i++)
-                assert_int_equal(member.data[i], 'a' + sample);
+            char data[700];
+            assert_int_equal(dip_shard_read(reader, data, member.offset, member.n_bytes), DIP_OK);
+            for (size_t i = 0; i < member.n_bytes; i++) assert_int_equal(data[i], 'a' + sample);
             assert_int_equal(dip_shard_next(reader, &member), DIP_OK);
             snprintf(name, sizeof name, "%09d.txt", sample++);
             assert_string_equal(member.name, name);
@@ -126,7 +127,9 @@ static void a_name_over_the_limit_becomes_a_pax_record(void **state)
         assert_int_equal(dip_shard_open(&reader, path), DIP_OK);
         assert_int_equal(dip_shard_next(reader, &member), DIP_OK);
         assert_string_equal(member.name + 10, extension);
-        assert_memory_equal(member.data, "data", 4);
+        char data[4];
+        assert_int_equal(dip_shard_read(reader, data, member.offset, 4), DIP_OK);
+        assert_memory_equal(data, "data", 4);
         assert_int_equal(dip_shard_next(reader, &member), DIP_END);
         dip_shard_close(reader);
         free(path);
@@ -144,6 +147,95 @@ static void aborting_leaves_nothing(void **state)
     assert_int_equal(scratch_count(path), 0);
     dip_shard_writer_abort(NULL);
     free(path);
+}
+
+static int64_t file_bytes(const char *folder_name, const char *name)
+{
+    size_t n;
+    free(read_bytes(folder_name, name, &n));
+    return (int64_t)n;
+}
+
+/* A limit on bytes holds for every shard of more than one sample; what counts is known before. */
+static void shards_stay_below_the_limit(void **state)
+{
+    (void)state;
+    static const int64_t limits[] = {1, 4096, 4608, 8192, 10000};
+    for (size_t k = 0; k < sizeof limits / sizeof limits[0]; k++) {
+        char name[16];
+        snprintf(name, sizeof name, "limit%zu", k);
+        dip_shard_writer *writer = open_writer(name, 5);
+        dip_shard_writer_limit(writer, limits[k]);
+        dip_finished_shard finished;
+        assert_int_equal(dip_shard_writer_finish(writer, &finished), DIP_END);
+        int64_t n_samples = 0;
+        for (int i = 0; i < 30; i++) {
+            char text[700];
+            memset(text, 'x', sizeof text);
+            dip_shard_part parts[] = {{"jpg", text, (size_t)(i * 171 % 700)}, {"txt", text, 5}};
+            if (dip_shard_writer_full(writer, parts, 2)) {
+                assert_int_equal(dip_shard_writer_finish(writer, &finished), DIP_OK);
+                char shard[16];
+                snprintf(shard, sizeof shard, "%05d.tar", (int)finished.number + 7);
+                assert_int_equal(file_bytes(name, shard), finished.n_bytes);
+                assert_true(finished.n_bytes <= limits[k] || finished.n_samples == 1);
+                assert_true(finished.n_samples <= 5);
+                n_samples += finished.n_samples;
+            }
+            assert_int_equal(dip_shard_writer_add(writer, parts, 2), DIP_OK);
+            assert_int_equal(dip_shard_writer_samples(writer), i + 1);
+        }
+        assert_int_equal(dip_shard_writer_finish(writer, &finished), DIP_OK);
+        assert_int_equal(n_samples + finished.n_samples, 30);
+        assert_int_equal(dip_shard_writer_close(writer), DIP_OK);
+    }
+}
+
+/* Two writers, the second going on where the first was left, write what one writes. */
+static void a_second_writer_goes_on(void **state)
+{
+    (void)state;
+    dip_shard_writer *whole = open_writer("whole", 3);
+    for (int i = 0; i < 8; i++) add(whole, i);
+    assert_int_equal(dip_shard_writer_close(whole), DIP_OK);
+
+    dip_shard_writer *first = open_writer("parts", 3);
+    dip_finished_shard shards[2];
+    for (int i = 0; i < 6; i++) {
+        add(first, i);
+        if (i % 3 == 2) assert_int_equal(dip_shard_writer_finish(first, &shards[i / 3]), DIP_OK);
+    }
+    add(first, 100); /* of the shard that gets lost */
+    dip_shard_writer_leave(first);
+    char *parts = dip_format("%s/parts", folder);
+    assert_int_equal(scratch_count(parts), 4); /* two shards, two indexes */
+    free(put_file(parts, "00009.tar.tmp-1", "half", 4));
+    free(put_file(parts, "sizes.json.tmp-1", "half", 4));
+
+    dip_shard_writer *second = open_writer("parts", 3);
+    assert_int_equal(dip_shard_writer_resume(second, &shards[1]), DIP_CONFIG); /* not in order */
+    dip_finished_shard changed = shards[0];
+    changed.n_bytes++;
+    assert_int_equal(dip_shard_writer_resume(second, &changed), DIP_CONFIG);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(dip_shard_writer_resume(second, &shards[i]), DIP_OK);
+    assert_int_equal(dip_shard_writer_clean(second), DIP_OK);
+    assert_int_equal(scratch_count(parts), 4);
+    for (int i = 6; i < 8; i++) add(second, i);
+    assert_int_equal(dip_shard_writer_close(second), DIP_OK);
+    static const char *const names[] = {"00007.tar",  "00008.tar",     "00009.tar",
+                                        "sizes.json", "00007.tar.idx", "00009.tar.idx"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        size_t a_bytes, b_bytes;
+        char *a = read_bytes("whole", names[i], &a_bytes),
+             *b = read_bytes("parts", names[i], &b_bytes);
+        assert_int_equal(a_bytes, b_bytes);
+        assert_memory_equal(a, b, a_bytes);
+        free(a);
+        free(b);
+    }
+    assert_int_equal(scratch_count(parts), 7);
+    free(parts);
 }
 
 static void replacing_removes_the_longer_older_run(void **state)
@@ -168,7 +260,7 @@ static void replacing_removes_the_longer_older_run(void **state)
     assert_int_equal(dip_shard_writer_existing(&files, pattern), DIP_OK);
     assert_int_equal(files.n_items, 2);
     dip_string_list_free(&files);
-    assert_int_equal(scratch_count(other), 4); /* two shards, sizes.json, and what is not ours */
+    assert_int_equal(scratch_count(other), 6); /* two shards with indexes, sizes.json, the other */
     free(other);
     free(pattern);
 }
@@ -210,6 +302,8 @@ int main(void)
         cmocka_unit_test(the_same_input_gives_the_same_bytes),
         cmocka_unit_test(a_name_over_the_limit_becomes_a_pax_record),
         cmocka_unit_test(aborting_leaves_nothing),
+        cmocka_unit_test(shards_stay_below_the_limit),
+        cmocka_unit_test(a_second_writer_goes_on),
         cmocka_unit_test(replacing_removes_the_longer_older_run),
         cmocka_unit_test(patterns),
     };

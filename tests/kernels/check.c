@@ -5,14 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAS_ASAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define HAS_ASAN 1
-#endif
-#ifdef HAS_ASAN
+#include "sanitizers.h"
+#if UNDER_ASAN
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -326,7 +320,7 @@ static void fence(const check_case *c, unsigned char *block, size_t n_bytes, siz
                   int closed)
 {
     if (!device_of(c)->is_host) return;
-#ifdef HAS_ASAN
+#if UNDER_ASAN
     if (closed) {
         ASAN_POISON_MEMORY_REGION(block, GUARD_BYTES);
         ASAN_POISON_MEMORY_REGION(block + GUARD_BYTES + n_bytes, after);

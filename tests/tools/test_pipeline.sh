@@ -125,7 +125,7 @@ for set in train judge; do
     has $set/sizes.json
 done
 holds "pairs" "$(number samples) == 500 && $(number left_out) == 0"
-is_count train 4
+is_count train 7
 expect 0 inspect --shards 'train/{00000..00002}.tar' --decode --json
 one_object "inspect shards"
 
@@ -154,7 +154,8 @@ holds "faults" "$(number skipped_steps) == 0 && $(number dropped_samples) == 0"
 says err "Train Epoch: 0 ["
 says err "Eval Epoch: 1 "
 run=logs/first
-for file in out.log params.txt checkpoints/results.jsonl checkpoints/epoch_1/open_clip_config.json \
+for file in out.log params.txt ledger.json dropped.jsonl checkpoints/results.jsonl \
+    checkpoints/epoch_1/ledger.json checkpoints/epoch_1/open_clip_config.json \
     checkpoints/epoch_1/open_clip_model.safetensors checkpoints/epoch_1/ema_model.safetensors \
     checkpoints/epoch_1/optimizer.safetensors checkpoints/epoch_1/trainer.json \
     checkpoints/epoch_1/spiece.model; do

@@ -17,9 +17,9 @@
 #include "train/checkpoint.h"
 #include "train/tiny_run.h"
 
-static const char *const files[] = {"trainer.json",          "open_clip_config.json",
-                                    "spiece.model",          "open_clip_model.safetensors",
-                                    "ema_model.safetensors", "optimizer.safetensors"};
+static const char *const files[] = {
+    "trainer.json",          "open_clip_config.json", "spiece.model", "open_clip_model.safetensors",
+    "ema_model.safetensors", "optimizer.safetensors", "ledger.json"};
 enum { N_FILES = sizeof files / sizeof files[0] };
 
 /* Copy epoch_3 of run "base" to the scratch folder NAME; its path, to be freed. */
@@ -145,10 +145,10 @@ static void test_a_later_format_is_refused(void **state)
     char *dir = copy_checkpoint("later"), *path = dip_path_join(dir, "trainer.json"), *text;
     size_t n;
     assert_int_equal(dip_file_read(&text, &n, path, 1 << 20), DIP_OK);
-    *strchr(text, '1') = '2'; /* the first figure is format_version */
+    *strchr(text, '2') = '7'; /* the first figure is format_version */
     assert_int_equal(dip_file_write(path, text, n), DIP_OK);
     assert_int_equal(examine(dir), DIP_FORMAT);
-    assert_says("format_version is 2; this program reads 1");
+    assert_says("format_version is 7; this program reads 1 and 2");
     free(text);
     free(path);
     free(dir);
@@ -326,7 +326,8 @@ static void writer_close(writer *w)
 
 static dip_status write_as(writer *w, const char *name)
 {
-    return dip_checkpoint_write(&w->step, w->tokenizer, &w->progress, NULL, w->dir, name);
+    const dip_checkpoint_extras extras = {0};
+    return dip_checkpoint_write(&w->step, w->tokenizer, &w->progress, &extras, w->dir, name);
 }
 
 static void assert_latest_is(writer *w, const char *name, int64_t step)

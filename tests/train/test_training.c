@@ -132,7 +132,7 @@ static void test_too_little_memory(void **state)
     cJSON *summary;
     assert_int_equal(tiny_run("tight", "--memory 300K", NULL, &summary), DIP_NOMEM);
     assert_non_null(strstr(dip_error(), "--batch-size 8 (--accum-freq 1) needs "));
-    assert_non_null(strstr(dip_error(), " has 0.29 MiB for it"));
+    assert_non_null(strstr(dip_error(), "--memory allows 0.29 MiB"));
     assert_non_null(strstr(dip_error(), "0 with block"));
     assert_null(summary);
     char *folder = dip_format("%s/logs/tight", tiny_dir);
