@@ -238,5 +238,11 @@ dip_status dip_captioner_choose(dip_captioner *captioner, const char **text, siz
         *text = captioner->json_text;
     }
     DIP_TRY(choose_line(captioner, text, n_bytes, fault, rng));
+    const size_t most = captioner->options->max_bytes;
+    if (most > 0 && *n_bytes > most) {
+        *fault = DIP_FAULT_NO_CAPTION;
+        return dip_fail(DIP_FORMAT, "its caption has %zu bytes, at most %zu are allowed", *n_bytes,
+                        most);
+    }
     return clean_line(captioner, text, n_bytes, fault, rng);
 }

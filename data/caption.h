@@ -55,6 +55,7 @@ typedef struct dip_caption_options {
     bool random_line;           /* of several captions: one drawn, else the first */
     dip_caption_clean clean;
     double word_dropout; /* probability that a word is left out; never all of a caption */
+    size_t max_bytes;    /* of the one that is chosen, before cleaning; 0: no limit of its own */
 } dip_caption_options;
 
 typedef struct dip_captioner dip_captioner;

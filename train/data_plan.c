@@ -97,6 +97,8 @@ static dip_status plan_decoding(dip_data_plan *plan, const dip_train_options *o)
     plan->decode = dip_decode_defaults();
     plan->decode.max_pixels = o->max_image_pixels;
     plan->decode.max_side = (int)o->max_image_side;
+    plan->decode.max_scans = (int)o->max_image_scans;
+    plan->decode.max_bytes = o->max_image_bytes;
     plan->decode.exif_rotate = o->exif_rotate;
     plan->decode.scale_in_dct = o->scale_in_dct;
     if (!o->alpha_over) return DIP_OK;
@@ -161,6 +163,7 @@ static dip_status plan_captions(dip_data_plan *plan, const dip_train_options *o)
     dip_caption_options *caption = &plan->caption;
     caption->random_line = strcmp(o->caption_lines, "random") == 0;
     caption->word_dropout = o->word_dropout;
+    caption->max_bytes = (size_t)o->max_caption_bytes;
     DIP_TRY(dip_caption_clean_find(&caption->clean, o->caption_clean));
     if (!o->json_text_key && o->json_text_key_weights)
         return dip_fail(DIP_CONFIG, "--json-text-key-weights belongs to --json-text-key");

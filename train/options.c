@@ -52,6 +52,13 @@ static const dip_option options[] = {
      "Larger images are left out, counted and named."},
     {"max-image-side", DIP_OPT_INT, AT(max_image_side), "65535", 1, 65535, NULL, false, "N",
      "So are images that are wider or higher than this."},
+    {"max-image-scans", DIP_OPT_INT, AT(max_image_scans), "100", 1, 10000, NULL, false, "N",
+     "So are JPEG files of more scans; real ones have about 10, large images may have fewer than "
+     "N (30 at 25 million pixels)."},
+    {"max-image-bytes", DIP_OPT_INT, AT(max_image_bytes), "268435456", 1, 1 << 28, NULL, false, "N",
+     "So are larger files."},
+    {"max-caption-bytes", DIP_OPT_INT, AT(max_caption_bytes), "1048576", 1, 1 << 20, NULL, false,
+     "N", "Longer captions cost their sample, counted and named."},
     {"exif-rotate", DIP_OPT_BOOL, AT(exif_rotate), "false", 0, 0, NULL, false, NULL,
      "Turn images as their EXIF orientation says."},
     {"scale-in-dct", DIP_OPT_BOOL, AT(scale_in_dct), "false", 0, 0, NULL, false, NULL,

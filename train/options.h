@@ -20,7 +20,7 @@ typedef struct dip_train_options {
     int64_t workers, prefetch, max_dropped_lines;
     double max_bad_fraction;
     /* images */
-    int64_t max_image_pixels, max_image_side;
+    int64_t max_image_pixels, max_image_side, max_image_scans, max_image_bytes, max_caption_bytes;
     bool exif_rotate, scale_in_dct;
     char *alpha_over;    /* "R,G,B" */
     char *augmentations; /* NULL: from the four below */

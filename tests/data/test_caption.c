@@ -230,6 +230,25 @@ static void refused_options(void **state)
     dip_captioner_close(NULL);
 }
 
+/* The limit is of the caption that was chosen, not of its member. */
+static void long_captions_are_refused(void **state)
+{
+    (void)state;
+    const dip_caption_options options = {.max_bytes = 5};
+    dip_captioner *captioner = open_captioner(&options);
+    const dip_sample fits = sample_of("12345\n123456", false), longer = sample_of("123456", false);
+    const char *text;
+    size_t n;
+    dip_fault_kind fault;
+    dip_rng rng;
+    dip_rng_init(&rng, 0, dip_rng_stream(DIP_RNG_TEST, 0, 0));
+    assert_string_equal(choose(captioner, &fits, 0), "12345");
+    assert_int_equal(dip_captioner_choose(captioner, &text, &n, &fault, &longer, &rng), DIP_FORMAT);
+    assert_int_equal(fault, DIP_FAULT_NO_CAPTION);
+    assert_string_equal(dip_error(), "its caption has 6 bytes, at most 5 are allowed");
+    dip_captioner_close(captioner);
+}
+
 static void json_of_all_captions(void **state)
 {
     (void)state;
@@ -425,6 +444,7 @@ int main(void)
         cmocka_unit_test(json_of_all_captions),
         cmocka_unit_test(dropout_keeps_some_words),
         cmocka_unit_test(dropout_follows_cleaning),
+        cmocka_unit_test(long_captions_are_refused),
         cmocka_unit_test(characters),
         cmocka_unit_test(quoting),
         cmocka_unit_test(random_text_stays_text),

@@ -322,7 +322,8 @@ static void test_other_data_is_another_run(void **state)
     static const volatile sig_atomic_t always = 1;
     static const char *const changes[] = {"--last-batch wrap",    "--train-num-samples 16",
                                           "--word-dropout 0.1",   "--caption-clean lower",
-                                          "--max-image-side 100", "--exif-rotate"};
+                                          "--max-image-side 100", "--exif-rotate",
+                                          "--max-image-scans 9",  "--max-caption-bytes 99"};
     assert_int_equal(tiny_run("resumed", "", &always, NULL), DIP_INTERRUPTED);
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         char *flags = dip_format("--resume latest %s", changes[i]);
