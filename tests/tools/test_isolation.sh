@@ -55,7 +55,7 @@ trace()
     grep -v 'resumed>' calls | grep -oE '^[0-9]+ +[a-z0-9_]+\(.*' |
         grep -E '^[0-9]+ +(open|openat|openat2|creat|stat|lstat|newfstatat|statx|access|faccessat|faccessat2|readlink|readlinkat|unlink|unlinkat|rename|renameat|renameat2|mkdir|mkdirat|link|linkat|symlink|symlinkat|chmod|fchmodat|chown|truncate|utimensat|chdir|statfs)\(' |
         grep -oE '"([^"\\]|\\.)*"' | sed 's/^"//; s/"$//' | sort -u |
-        grep -vxF -- "$diptych" | grep -vE '^(|/etc/ld\.so\.(cache|preload)|(/usr)?/lib/.*|/proc/(cpuinfo|meminfo|self/(maps|exe|cmdline|environ|cgroup|mountinfo|status|task(/.*)?))|/sys/(devices|fs/cgroup)/.*|/etc/localtime|/usr/share/zoneinfo/.*|/dev/null)$' \
+        grep -vxF -- "$diptych" | grep -vE '^(|/etc/ld\.so\.(cache|preload)|(/usr)?/lib/.*|/proc/(cpuinfo|meminfo|stat|self/(maps|exe|cmdline|environ|cgroup|mountinfo|status|task(/.*)?))|/sys/(devices|fs/cgroup)/.*|/etc/localtime|/usr/share/zoneinfo/.*|/dev/null)$' \
             >paths
     return $status
 }
