@@ -86,6 +86,8 @@ static dip_status open_table(dip_pairs **pairs, const shard_options *o, shard_lo
 static dip_status open_idx(dip_pairs **pairs, const shard_options *o,
                            const dip_template_options *templates)
 {
+    if (!dip_path_exists(o->input))
+        return dip_fail(DIP_CONFIG, "--input %s: there is no such file or folder", o->input);
     if (!o->labels || !o->classnames)
         return dip_fail(DIP_CONFIG,
                         "%s is no folder, table, JSON or shard; to read it as IDX images --labels "

@@ -208,6 +208,9 @@ expect 2 --input "$scratch/in9.tar" --output "$scratch/none/{0..}.tar"
 printf 'x' >"$scratch/text.tar"
 expect 2 --input "$scratch/text.tar" --output "$scratch/none/{0..}.tar"
 
+expect 2 --input "$scratch/nowhere" --output "$scratch/none/{0..}.tar"
+says "$err" "there is no such file or folder"
+
 # Shards that are read are never written over, by whatever path.
 cp "$scratch/re/0.tar" "$scratch/before.tar"
 for output in "$scratch/re/{0..}.tar" "$scratch/./re/{0..}.tar"; do
