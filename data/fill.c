@@ -106,18 +106,6 @@ static dip_status start_image(dip_filler *filler, int *width, int *height, dip_f
                            from->sample->image_bytes);
 }
 
-/* The pixels that hold `box`, and where it lies on them. */
-static dip_status finish_image(dip_filler *filler, dip_image *image, dip_rect *where,
-                               dip_fault_kind *fault, const source *from, dip_box box, int out_w,
-                               int out_h)
-{
-    if (!from->whole)
-        return dip_image_finish(filler->decoder, image, where, fault, box, out_w, out_h);
-    *image = *from->whole;
-    *where = (dip_rect){box.x, box.y, box.width, box.height};
-    return DIP_OK;
-}
-
 /* `flip` may be NULL. */
 static dip_status cut_randomly(dip_filler *filler, uint8_t *out, dip_fault_kind *fault,
                                const source *from, const dip_augment_op *cut,
@@ -126,30 +114,27 @@ static dip_status cut_randomly(dip_filler *filler, uint8_t *out, dip_fault_kind 
     const dip_augment_arg scale = cut->args[DIP_CROP_SCALE], ratio = cut->args[DIP_CROP_RATIO];
     const int size = filler->options->image_size;
     int width, height;
-    dip_image image;
-    dip_rect where;
     DIP_TRY(start_image(filler, &width, &height, fault, from));
     const dip_box box = dip_random_crop(rng, width, height, (double[]){scale.low, scale.high},
                                         (double[]){ratio.low, ratio.high});
     const bool flipped = flip && dip_augment_happens(flip, rng);
-    DIP_TRY(finish_image(filler, &image, &where, fault, from, box, size, size));
-    *fault = DIP_FAULT_IMAGE_BROKEN; /* whatever fails now */
-    return dip_resize_region(filler->resizer, out, size, size, &image, where,
-                             filler->options->filter, flipped);
+    const dip_filter filter = filler->options->filter;
+    if (from->whole)
+        return dip_resize(filler->resizer, out, size, size, from->whole, box, filter, flipped);
+    return dip_image_cut(filler->decoder, filler->resizer, out, size, size, fault, box, filter,
+                         flipped);
 }
 
 static dip_status cut_for_eval(dip_filler *filler, uint8_t *out, dip_fault_kind *fault,
                                const source *from, dip_resize_mode mode)
 {
+    const int size = filler->options->image_size;
+    const dip_filter filter = filler->options->filter;
     int width, height;
-    dip_image image;
-    dip_rect where;
+    if (from->whole)
+        return dip_resize_for_eval(filler->resizer, out, size, from->whole, mode, filter);
     DIP_TRY(start_image(filler, &width, &height, fault, from));
-    const dip_box all = {.width = width, .height = height};
-    DIP_TRY(finish_image(filler, &image, &where, fault, from, all, width, height));
-    *fault = DIP_FAULT_IMAGE_BROKEN;
-    return dip_resize_for_eval(filler->resizer, out, filler->options->image_size, &image, mode,
-                               filler->options->filter);
+    return dip_image_cut_for_eval(filler->decoder, filler->resizer, out, size, fault, mode, filter);
 }
 
 /* Do the cut of the list and the flip behind it; *n_done is how many operations that were. */

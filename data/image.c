@@ -211,41 +211,112 @@ static int choose_shrink(dip_box box, int out_w, int out_h)
     return shrink;
 }
 
-static dip_status finish_format(dip_image_decoder *decoder, dip_image *part, dip_rect *where,
-                                dip_fault_kind *kind, image_format format, dip_box box, int shrink)
+/* The rows that a begun JPEG has left, which are all of the part. */
+static dip_status read_jpeg(dip_image_decoder *decoder, dip_image *part, dip_fault_kind *kind)
 {
-    dip_pixels *pixels = &decoder->pixels;
-    *where = (dip_rect){box.x, box.y, box.width, box.height};
-    if (format == FORMAT_JPEG)
-        return dip_jpeg_finish(decoder->jpeg, part, where, pixels, kind, box, shrink);
-    if (format == FORMAT_PNG)
-        return dip_png_decode(part, pixels, decoder->data, decoder->n_bytes, &decoder->options);
-    return dip_webp_decode(part, pixels, decoder->data, decoder->n_bytes, &decoder->options);
+    const size_t n_bytes = 3 * (size_t)part->width * (size_t)part->height;
+    DIP_TRY(dip_pixels_reserve(&decoder->pixels, n_bytes));
+    DIP_TRY(dip_jpeg_read(decoder->jpeg, decoder->pixels.bytes, kind, part->height));
+    part->rgb = decoder->pixels.bytes;
+    return dip_jpeg_end(decoder->jpeg, kind);
+}
+
+/* The part that holds the box; rgb is NULL if its rows are still to come from the JPEG decoder. */
+static dip_status begin(dip_image_decoder *decoder, dip_image *part, dip_rect *where,
+                        dip_fault_kind *kind, dip_box box, int out_w, int out_h)
+{
+    *part = (dip_image){0};
+    *kind = DIP_FAULT_IMAGE_BROKEN;
+    const image_format format = decoder->format;
+    decoder->format = FORMAT_NONE;
+    if (format == FORMAT_NONE) return dip_fail(DIP_CONFIG, "no image was started");
+    const int turn = decoder->orientation;
+    const dip_box stored = dip_exif_stored_box(turn, box, decoder->width, decoder->height);
+    if (stored.x < 0 || stored.y < 0 || stored.width < 1 || stored.height < 1 ||
+        stored.width > decoder->width - stored.x || stored.height > decoder->height - stored.y)
+        return dip_fail(DIP_CONFIG, "the box %d x %d at (%d, %d) is not inside the image",
+                        box.width, box.height, box.x, box.y);
+    *where = (dip_rect){stored.x, stored.y, stored.width, stored.height};
+    if (format == FORMAT_JPEG) {
+        const int shrink = decoder->options.scale_in_dct ? choose_shrink(box, out_w, out_h) : 1;
+        DIP_TRY(dip_jpeg_begin(decoder->jpeg, &part->width, &part->height, where, kind, stored,
+                               shrink));
+        if (turn == 1) return DIP_OK;
+        DIP_TRY(read_jpeg(decoder, part, kind));
+    } else if (format == FORMAT_PNG) {
+        DIP_TRY(dip_png_decode(part, &decoder->pixels, decoder->data, decoder->n_bytes,
+                               &decoder->options));
+    } else {
+        DIP_TRY(dip_webp_decode(part, &decoder->pixels, decoder->data, decoder->n_bytes,
+                                &decoder->options));
+    }
+    if (turn == 1) return DIP_OK;
+    const dip_image upright = *part;
+    *where = dip_exif_turned_region(turn, *where, &upright);
+    return dip_exif_turn(part, &decoder->turned, &upright, turn);
 }
 
 dip_status dip_image_finish(dip_image_decoder *decoder, dip_image *image, dip_rect *where,
                             dip_fault_kind *kind, dip_box box, int out_w, int out_h)
 {
-    *image = (dip_image){0};
-    *kind = DIP_FAULT_IMAGE_BROKEN;
-    image_format format = decoder->format;
-    decoder->format = FORMAT_NONE;
-    if (format == FORMAT_NONE) return dip_fail(DIP_CONFIG, "no image was started");
-    int turn = decoder->orientation;
-    dip_box stored = dip_exif_stored_box(turn, box, decoder->width, decoder->height);
-    if (stored.x < 0 || stored.y < 0 || stored.width < 1 || stored.height < 1 ||
-        stored.width > decoder->width - stored.x || stored.height > decoder->height - stored.y)
-        return dip_fail(DIP_CONFIG, "the box %d x %d at (%d, %d) is not inside the image",
-                        box.width, box.height, box.x, box.y);
-    int shrink = decoder->options.scale_in_dct ? choose_shrink(box, out_w, out_h) : 1;
-    dip_image part = {0};
-    DIP_TRY(finish_format(decoder, &part, where, kind, format, stored, shrink));
-    if (turn == 1) {
-        *image = part;
-        return DIP_OK;
+    dip_status status = begin(decoder, image, where, kind, box, out_w, out_h);
+    if (status == DIP_OK && !image->rgb) status = read_jpeg(decoder, image, kind);
+    if (status != DIP_OK) *image = (dip_image){0};
+    return status;
+}
+
+typedef struct jpeg_rows {
+    dip_jpeg *jpeg;
+    dip_fault_kind *kind;
+} jpeg_rows;
+
+static dip_status take_jpeg_rows(void *context, const uint8_t **rows, int first, int n)
+{
+    const jpeg_rows *from = context;
+    return dip_jpeg_take(from->jpeg, rows, from->kind, first, n);
+}
+
+/* A part that was begun, resized: row by row where that is possible. */
+static dip_status resize_part(dip_image_decoder *decoder, dip_resizer *resizer, uint8_t *out,
+                              dip_fault_kind *kind, dip_image *part,
+                              const dip_resize_request *request)
+{
+    if (part->rgb) return dip_resize_image(resizer, out, part, request);
+    if (!dip_resize_is_in_order(request)) {
+        DIP_TRY(read_jpeg(decoder, part, kind));
+        return dip_resize_image(resizer, out, part, request);
     }
-    *where = dip_exif_turned_region(turn, *where, &part);
-    return dip_exif_turn(image, &decoder->turned, &part, turn);
+    jpeg_rows from = {decoder->jpeg, kind};
+    const dip_rows rows = {part->width, part->height, take_jpeg_rows, &from};
+    DIP_TRY(dip_resize_rows(resizer, out, &rows, request));
+    return dip_jpeg_end(decoder->jpeg, kind);
+}
+
+dip_status dip_image_cut(dip_image_decoder *decoder, dip_resizer *resizer, uint8_t *out, int out_w,
+                         int out_h, dip_fault_kind *kind, dip_box box, dip_filter filter, int flip)
+{
+    dip_image part;
+    dip_rect where;
+    dip_resize_request request;
+    DIP_TRY(begin(decoder, &part, &where, kind, box, out_w, out_h));
+    DIP_TRY(dip_resize_request_region(&request, out_w, out_h, part.width, part.height, where,
+                                      filter, flip));
+    return resize_part(decoder, resizer, out, kind, &part, &request);
+}
+
+dip_status dip_image_cut_for_eval(dip_image_decoder *decoder, dip_resizer *resizer, uint8_t *out,
+                                  int size, dip_fault_kind *kind, dip_resize_mode mode,
+                                  dip_filter filter)
+{
+    const bool swapped = dip_exif_swaps(decoder->orientation);
+    const dip_box all = {.width = swapped ? decoder->height : decoder->width,
+                         .height = swapped ? decoder->width : decoder->height};
+    dip_image part;
+    dip_rect where;
+    DIP_TRY(begin(decoder, &part, &where, kind, all, all.width, all.height));
+    const dip_resize_request request =
+        dip_resize_request_for_eval(size, part.width, part.height, mode, filter);
+    return resize_part(decoder, resizer, out, kind, &part, &request);
 }
 
 dip_status dip_image_decode(dip_image_decoder *decoder, dip_image *image, dip_fault_kind *kind,

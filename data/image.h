@@ -6,10 +6,11 @@
  *
  * Usage:   one dip_image_decoder and one dip_resizer per thread (they keep their buffers).
  *          A whole image: dip_image_decode, then dip_resize.
- *          A crop: dip_image_start for the size, then dip_image_finish for the pixels of a box,
- *          then dip_resize_region. It gives the bytes of dip_image_decode and dip_resize, without
- *          the work for pixels outside the box. They are checked all the same: the same files
- *          are refused whatever the crop.
+ *          A crop: dip_image_start for the size, then dip_image_cut. It gives the bytes of
+ *          dip_image_decode and dip_resize, without the work for pixels outside the box, and with
+ *          the rows resized while they are in the cache. They are checked all the same: the same
+ *          files are refused whatever the crop. dip_image_finish and dip_resize_region are its two
+ *          halves, for those who want the pixels in between.
  * Limits:  of dip_decode_options, checked from the header before any pixel memory is taken. With
  *          the defaults a file of up to 1 MB costs at most 256 MB and 2 s.
  * Owns:    the decoder keeps buffers of up to 32 MB; larger ones are let go at the next image.
@@ -82,13 +83,14 @@ void dip_image_decoder_close(dip_image_decoder *decoder); /* accepts NULL */
 dip_status dip_image_decode(dip_image_decoder *decoder, dip_image *image, dip_fault_kind *kind,
                             const uint8_t *data, size_t n_bytes);
 
-/* The size, from the header. data is borrowed until dip_image_finish has returned. With
+/* The size, from the header. data is borrowed until the cut or finish has returned. With
  * exif_rotate, this size and the boxes on it are those of the turned image. */
 dip_status dip_image_start(dip_image_decoder *decoder, int *width, int *height,
                            dip_fault_kind *kind, const uint8_t *data, size_t n_bytes);
 
-/* Once after each dip_image_start: the pixels for `box`, which will be resized to out_w x out_h.
- * *image is the part that was decoded (borrowed until the next call), *where is the box on it. */
+/* Once after each dip_image_start, unless it is cut: the pixels for `box`, which will be resized to
+ * out_w x out_h. *image is the part that was decoded (borrowed until the next call), *where is the
+ * box on it. */
 dip_status dip_image_finish(dip_image_decoder *decoder, dip_image *image, dip_rect *where,
                             dip_fault_kind *kind, dip_box box, int out_w, int out_h);
 
@@ -116,6 +118,15 @@ dip_status dip_resize_region(dip_resizer *resizer, uint8_t *out, int out_w, int 
 typedef enum dip_resize_mode { DIP_RESIZE_SHORTEST, DIP_RESIZE_SQUASH } dip_resize_mode;
 dip_status dip_resize_for_eval(dip_resizer *resizer, uint8_t *out, int size, const dip_image *image,
                                dip_resize_mode mode, dip_filter filter);
+
+/* Once after each dip_image_start: `box` of the image resized into out [out_h][out_w][3], as
+ * dip_image_finish and dip_resize_region do. On failure what is in out is undefined. */
+dip_status dip_image_cut(dip_image_decoder *decoder, dip_resizer *resizer, uint8_t *out, int out_w,
+                         int out_h, dip_fault_kind *kind, dip_box box, dip_filter filter, int flip);
+/* The same for evaluation: as dip_image_decode and dip_resize_for_eval. */
+dip_status dip_image_cut_for_eval(dip_image_decoder *decoder, dip_resizer *resizer, uint8_t *out,
+                                  int size, dip_fault_kind *kind, dip_resize_mode mode,
+                                  dip_filter filter);
 
 /* RandomResizedCrop's box (torchvision: at most ten tries, then a centre crop), drawn from rng. */
 dip_box dip_random_crop(dip_rng *rng, int width, int height, const double scale[2],

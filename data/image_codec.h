@@ -1,11 +1,11 @@
-/* image_codec.h - inside image.c: what a file is, and one decoder per format.
+/* image_codec.h - inside image.c and image_cut.c: what a file is, and one decoder per format.
  *
  * A decoder states the size of an image and, later, fills pixels with the stored rows, before
  * any turning. On failure *kind says which line of the ledger it belongs to.                */
 #ifndef DIP_DATA_IMAGE_CODEC_H
 #define DIP_DATA_IMAGE_CODEC_H
 
-#include "data/image.h"
+#include "data/image_rows.h"
 
 /* Memory that grows and is kept from image to image. */
 typedef struct dip_pixels {
@@ -27,16 +27,24 @@ const char *dip_image_format_name(const uint8_t *data, size_t n_bytes);
  */
 void dip_alpha_over(uint8_t *rgb, const uint8_t *rgba, size_t n_pixels, const int over[3]);
 
-/* JPEG, by libjpeg-turbo. After a start there may be a finish, or the next start. */
+/* JPEG, by libjpeg-turbo: start, begin, rows in order by take or read, end. After any of these
+ * there may be the next start. */
 typedef struct dip_jpeg dip_jpeg;
 dip_status dip_jpeg_open(dip_jpeg **jpeg);
 void dip_jpeg_close(dip_jpeg *jpeg); /* accepts NULL */
 dip_status dip_jpeg_start(dip_jpeg *jpeg, int *width, int *height, dip_fault_kind *kind,
                           const uint8_t *data, size_t n_bytes, const dip_decode_options *options);
-/* *part holds at least the box, at 1/shrink of the size (1, 2, 4 or 8) or larger; *where is the box
- * on it. */
-dip_status dip_jpeg_finish(dip_jpeg *jpeg, dip_image *part, dip_rect *where, dip_pixels *pixels,
-                           dip_fault_kind *kind, dip_box box, int shrink);
+/* The part that holds the box is width x n_rows pixels, at 1/shrink of the size (1, 2, 4 or 8) or
+ * larger; *where is the box on it. */
+dip_status dip_jpeg_begin(dip_jpeg *jpeg, int *width, int *n_rows, dip_rect *where,
+                          dip_fault_kind *kind, dip_box box, int shrink);
+/* As dip_rows takes them. */
+dip_status dip_jpeg_take(dip_jpeg *jpeg, const uint8_t **rows, dip_fault_kind *kind, int first,
+                         int n);
+/* The next n rows to rgb [n][width][3]. */
+dip_status dip_jpeg_read(dip_jpeg *jpeg, uint8_t *rgb, dip_fault_kind *kind, int n);
+/* The rest of the file is sound. */
+dip_status dip_jpeg_end(dip_jpeg *jpeg, dip_fault_kind *kind);
 
 /* PNG, by libpng. */
 dip_status dip_png_size(int *width, int *height, dip_fault_kind *kind, const uint8_t *data,

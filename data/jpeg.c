@@ -19,7 +19,8 @@
 #include "data/image_codec.h"
 
 enum {
-    ROWS_AT_ONCE = 16,
+    UNALIGNED = 8,          /* where a strip's rows begin, in 64 bytes: libjpeg-turbo writes aligned
+                             * rows past the cache, from which they are to be read next */
     MARGIN = 2,             /* columns beside a crop from which upsampling takes colour */
     SCANS_AT_LIMIT = 30,    /* of an image of max_pixels; smaller ones may have more */
     SMALL_BYTES = 16 << 20, /* never too much, however low max_pixels */
@@ -34,8 +35,12 @@ struct dip_jpeg {
     char reason[JMSG_LENGTH_MAX]; /* of the failure that jumped, with its kind and status */
     dip_fault_kind kind;
     dip_status status;
-    dip_pixels cmyk; /* one row */
-    int max_scans;   /* for this image */
+    int max_scans;    /* for this image */
+    dip_pixels cmyk;  /* one row */
+    dip_pixels strip; /* the rows that were taken last */
+    uint8_t *strip_rows;
+    size_t strip_row; /* bytes from one to the next */
+    JDIMENSION top;   /* the output's row that is the part's first */
 };
 
 static dip_fault_kind kind_of_message(int code)
@@ -106,6 +111,7 @@ void dip_jpeg_close(dip_jpeg *jpeg)
     if (!jpeg) return;
     jpeg_destroy_decompress(&jpeg->codec);
     free(jpeg->cmyk.bytes);
+    free(jpeg->strip.bytes);
     free(jpeg);
 }
 
@@ -238,34 +244,24 @@ static extent choose_extent(const struct jpeg_decompress_struct *codec, dip_box 
     return (extent){left, right - left, top, bottom};
 }
 
-static void read_rows(dip_jpeg *jpeg, uint8_t *rgb, JDIMENSION bottom)
+/* n rows to rgb, `stride` bytes from one to the next. */
+static void read_rows(dip_jpeg *jpeg, uint8_t *rgb, size_t stride, JDIMENSION n)
 {
     struct jpeg_decompress_struct *codec = &jpeg->codec;
-    size_t row_bytes = (size_t)codec->output_width * 3;
-    while (codec->output_scanline < bottom) {
+    while (n > 0) {
+        JSAMPROW rows[DIP_ROWS_AT_ONCE];
+        JDIMENSION n_read = 1;
         if (codec->out_color_space == JCS_CMYK) {
             jpeg_read_scanlines(codec, &jpeg->cmyk.bytes, 1);
             cmyk_row(rgb, jpeg->cmyk.bytes, (int)codec->output_width);
-            rgb += row_bytes;
-            continue;
+        } else {
+            JDIMENSION n_room = n < DIP_ROWS_AT_ONCE ? n : DIP_ROWS_AT_ONCE;
+            for (JDIMENSION i = 0; i < n_room; i++) rows[i] = rgb + i * stride;
+            n_read = jpeg_read_scanlines(codec, rows, n_room);
         }
-        JSAMPROW rows[ROWS_AT_ONCE];
-        JDIMENSION n = bottom - codec->output_scanline;
-        if (n > ROWS_AT_ONCE) n = ROWS_AT_ONCE;
-        for (JDIMENSION i = 0; i < n; i++) rows[i] = rgb + i * row_bytes;
-        rgb += row_bytes * jpeg_read_scanlines(codec, rows, n);
+        rgb += stride * n_read;
+        n -= n_read;
     }
-}
-
-/* The rows below the crop. The last one is read, not skipped: libjpeg takes a skip to the end for
- * leave to ignore the rest of the file, damage and all. */
-static void read_to_end(dip_jpeg *jpeg, uint8_t *spare_row)
-{
-    struct jpeg_decompress_struct *codec = &jpeg->codec;
-    JDIMENSION left = codec->output_height - codec->output_scanline;
-    if (left > 1) jpeg_skip_scanlines(codec, left - 1);
-    if (left > 0) jpeg_read_scanlines(codec, &spare_row, 1);
-    jpeg_finish_decompress(codec); /* reads to the end mark: a cut file is noticed */
 }
 
 /* A component sampled more coarsely in one axis than in the other (4:2:2, 4:1:1) would, in that
@@ -283,8 +279,9 @@ static int even_shrink(const struct jpeg_decompress_struct *codec, int shrink)
     return shrink;
 }
 
-static dip_status decode_part(dip_jpeg *jpeg, dip_image *part, dip_rect *where, dip_pixels *pixels,
-                              dip_box box, int shrink)
+/* Decide what is decoded, and come to its first row. */
+static dip_status begin_part(dip_jpeg *jpeg, int *width, int *n_rows, dip_rect *where, dip_box box,
+                             int shrink)
 {
     struct jpeg_decompress_struct *codec = &jpeg->codec;
     codec->out_color_space = codec->num_components == 4 ? JCS_CMYK : JCS_RGB;
@@ -294,24 +291,58 @@ static dip_status decode_part(dip_jpeg *jpeg, dip_image *part, dip_rect *where, 
     jpeg_start_decompress(codec);
     extent e = choose_extent(codec, box, shrink);
     jpeg_crop_scanline(codec, &e.left, &e.width); /* moves left to a block's border */
-    size_t row_bytes = (size_t)e.width * 3, n_rows = e.bottom - e.top;
-    DIP_TRY(dip_pixels_reserve(pixels, row_bytes * (n_rows + 1)));
+    jpeg->strip_row = ((size_t)e.width * 3 + DIP_ROWS_OVERREAD + 63) / 64 * 64;
+    DIP_TRY(dip_pixels_reserve(&jpeg->strip,
+                               jpeg->strip_row * (size_t)dip_rows_at_once((int)e.width) + 64));
+    jpeg->strip_rows =
+        jpeg->strip.bytes + (64 - (uintptr_t)jpeg->strip.bytes % 64) % 64 + UNALIGNED;
     DIP_TRY(dip_pixels_reserve(&jpeg->cmyk, (size_t)e.width * 4));
     if (e.top > 0) jpeg_skip_scanlines(codec, e.top);
-    read_rows(jpeg, pixels->bytes, e.bottom);
-    bool is_cmyk = codec->out_color_space == JCS_CMYK;
-    read_to_end(jpeg, is_cmyk ? jpeg->cmyk.bytes : pixels->bytes + row_bytes * n_rows);
-    *part = (dip_image){(int)e.width, (int)n_rows, pixels->bytes};
+    jpeg->top = e.top;
+    *width = (int)e.width;
+    *n_rows = (int)(e.bottom - e.top);
     *where = (dip_rect){(double)box.x / shrink - e.left, (double)box.y / shrink - e.top,
                         (double)box.width / shrink, (double)box.height / shrink};
     return DIP_OK;
 }
 
-dip_status dip_jpeg_finish(dip_jpeg *jpeg, dip_image *part, dip_rect *where, dip_pixels *pixels,
-                           dip_fault_kind *kind, dip_box box, int shrink)
+dip_status dip_jpeg_begin(dip_jpeg *jpeg, int *width, int *n_rows, dip_rect *where,
+                          dip_fault_kind *kind, dip_box box, int shrink)
 {
     if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
-    dip_status status = decode_part(jpeg, part, where, pixels, box, shrink);
+    dip_status status = begin_part(jpeg, width, n_rows, where, box, shrink);
     if (status != DIP_OK) jpeg_abort_decompress(&jpeg->codec);
     return status;
+}
+
+dip_status dip_jpeg_take(dip_jpeg *jpeg, const uint8_t **rows, dip_fault_kind *kind, int first,
+                         int n)
+{
+    const struct jpeg_decompress_struct *codec = &jpeg->codec;
+    const JDIMENSION at = jpeg->top + (JDIMENSION)first;
+    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
+    while (codec->output_scanline < at) read_rows(jpeg, jpeg->strip_rows, jpeg->strip_row, 1);
+    read_rows(jpeg, jpeg->strip_rows, jpeg->strip_row, (JDIMENSION)n);
+    for (int i = 0; i < n; i++) rows[i] = jpeg->strip_rows + (size_t)i * jpeg->strip_row;
+    return DIP_OK;
+}
+
+dip_status dip_jpeg_read(dip_jpeg *jpeg, uint8_t *rgb, dip_fault_kind *kind, int n)
+{
+    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
+    read_rows(jpeg, rgb, (size_t)jpeg->codec.output_width * 3, (JDIMENSION)n);
+    return DIP_OK;
+}
+
+dip_status dip_jpeg_end(dip_jpeg *jpeg, dip_fault_kind *kind)
+{
+    struct jpeg_decompress_struct *codec = &jpeg->codec;
+    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
+    /* The last row is read, not skipped: libjpeg takes a skip to the end for leave to ignore the
+     * rest of the file, damage and all. */
+    JDIMENSION left = codec->output_height - codec->output_scanline;
+    if (left > 1) jpeg_skip_scanlines(codec, left - 1);
+    if (left > 0) read_rows(jpeg, jpeg->strip_rows, jpeg->strip_row, 1);
+    jpeg_finish_decompress(codec); /* reads to the end mark: a cut file is noticed */
+    return DIP_OK;
 }

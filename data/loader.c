@@ -18,17 +18,17 @@ static dip_status check(const dip_loader_options *o)
 {
     const int n_ranks = n_ranks_of(o);
     if (o->batch_size < 1 || o->image_size < 1 || o->n_workers < 1 || o->n_workers > MAX_WORKERS ||
-        o->n_prefetch < 1 || (o->encode && o->context_length < 1))
+        o->n_prefetch < 2 || (o->encode && o->context_length < 1))
         return dip_fail(DIP_CONFIG,
-                        "loader: batch size %" PRId64 ", image size %d, context length %d and "
-                        "%d batches ahead must be at least 1, and workers 1 to %d (here %d)",
+                        "loader: batch size %" PRId64 ", image size %d and context length %d must be "
+                        "at least 1, batches held (%d) 2, and workers 1 to %d (here %d)",
                         o->batch_size, o->image_size, o->context_length, o->n_prefetch, MAX_WORKERS,
                         o->n_workers);
-    if (o->image_size > 16384 || o->batch_size > INT32_MAX / (1 + (int64_t)o->n_prefetch) / 4 ||
+    if (o->image_size > 16384 || o->batch_size > INT32_MAX / o->n_prefetch / 4 ||
         (o->encode && o->batch_size > INT32_MAX / o->context_length))
         return dip_fail(DIP_CONFIG,
-                        "loader: a batch of %" PRId64 " at %d pixels and %d tokens, %d batches "
-                        "ahead, is too large",
+                        "loader: a batch of %" PRId64 " at %d pixels and %d tokens, %d held, "
+                        "is too large",
                         o->batch_size, o->image_size, o->context_length, o->n_prefetch);
     if (n_ranks < 1 || n_ranks > MAX_RANKS || o->rank < 0 || o->rank >= n_ranks ||
         (n_ranks > 1 && !o->agree))
@@ -134,9 +134,9 @@ static dip_status prepare(dip_loader *loader)
     loader->image_bytes =
         (size_t)loader->n_views * (size_t)o->image_size * (size_t)o->image_size * 3;
     loader->fills = o->last_batch != DIP_LAST_KEEP;
-    loader->n_slots = o->batch_size * (1 + (int64_t)o->n_prefetch);
-    if (loader->fills) {
-        const int64_t share = 4 + o->batch_size / 32;
+    loader->n_slots = o->batch_size * ((int64_t)o->n_prefetch - 1);
+    if (loader->fills) { /* never more than the one batch that the slots leave */
+        const int64_t share = o->batch_size < 5 ? o->batch_size : 4 + o->batch_size / 32;
         loader->n_reserve = share < DIP_MAX_RESERVE ? (int)share : DIP_MAX_RESERVE;
     }
     loader->ended = true;

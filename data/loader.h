@@ -13,9 +13,9 @@
  *
  * Usage:   dip_loader_open; dip_loader_start(epoch, position, n_spares); dip_loader_next until
  *          DIP_END; again for the next epoch; dip_loader_close.
- * Owns:    workers and slots: (1 + n_prefetch) * batch_size images, and in training, of spares
- *          decoded ahead, 4 + batch_size / 32, at most 64. A batch is valid until the next
- *          dip_loader_next.
+ * Owns:    workers, and never more than n_prefetch * batch_size images: all but one batch of them
+ *          in slots, that one for spares decoded ahead in training (4 + batch_size / 32, at most
+ *          64). A batch is valid until the next dip_loader_next.
  * Threads: n_workers of its own; one consumer.
  * Ranks:   each process has a loader of its own with the same options but for `rank`; all call
  *          start and next alike. An error of one is an error of all.
@@ -58,7 +58,7 @@ typedef struct dip_loader_options {
     int64_t batch_size; /* of this rank */
     int image_size;     /* pixels, square */
     int n_workers;      /* >= 1 */
-    int n_prefetch;     /* batches decoded ahead, >= 1 */
+    int n_prefetch;     /* batches of images held at most, the one handed out among them, >= 2 */
     /* of images and groups; must outlive the loader. NULL: malloc */
     const dip_memory_source *memory;
     uint64_t seed;

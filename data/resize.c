@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/image.h"
+#include "data/image_rows.h"
 #include "data/resize_axis.h"
 #include "data/resize_kernels.h"
+
+enum { BETWEEN_OVERREAD = 256 }; /* what vertical_fours may read too many */
 
 struct dip_resizer {
     const dip_resize_kernels *kernels;
@@ -17,21 +19,10 @@ struct dip_resizer {
     dip_columns columns; /* of the x axis, for the kernels */
     size_t plan_capacity;
     bool has_plan;
-    uint8_t *temp; /* rows between the passes */
-    uint8_t *edge; /* padded copies of rows at the image's end */
-    size_t temp_capacity, edge_capacity;
+    uint8_t *between; /* rows between the passes */
+    uint8_t *edge;    /* padded copies of rows at the image's end */
+    size_t between_capacity, edge_capacity;
 };
-
-/* What is computed: the part (x, y, w, h) of `region` resized to full_w x full_h. Pixels of `box`,
- * the smallest one around the region, count; the region's place is on the box. */
-typedef struct request {
-    dip_box box;
-    dip_rect region;
-    dip_filter filter;
-    int64_t full_w, full_h, x, y;
-    int w, h;
-    bool flip;
-} request;
 
 dip_status dip_resizer_open(dip_resizer **resizer)
 {
@@ -57,9 +48,28 @@ void dip_resizer_close(dip_resizer *resizer)
     dip_axis_free(&resizer->x);
     dip_axis_free(&resizer->y);
     free(resizer->columns.plan);
-    free(resizer->temp);
+    free(resizer->between);
     free(resizer->edge);
     free(resizer);
+}
+
+static bool changes_width(const dip_resize_request *q)
+{
+    return q->full_w != q->box.width || q->region.x != 0.0 || q->region.width != (double)q->full_w;
+}
+
+static bool changes_height(const dip_resize_request *q)
+{
+    return q->full_h != q->box.height || q->region.y != 0.0 ||
+           q->region.height != (double)q->full_h;
+}
+
+/* Pillow 13's rule; older releases always begin with the horizontal pass. It also keeps the rows
+ * between the passes few, however tall the image. */
+static bool vertical_first(const dip_resize_request *q)
+{
+    int64_t lost_height = q->box.height - q->full_h, lost_width = q->box.width - q->full_w;
+    return lost_height > 0 && lost_height > 2 * lost_width;
 }
 
 static dip_status no_memory(void)
@@ -98,13 +108,13 @@ static void mirror(uint8_t *row, int width)
 }
 
 /* The width does not change: vertical pass straight from the image, or a copy. */
-static void resize_rows(const dip_resizer *resizer, uint8_t *out, const uint8_t *src,
-                        size_t src_stride, const request *q, bool need_y)
+static void resize_heights(const dip_resizer *resizer, uint8_t *out, const uint8_t *src,
+                           size_t src_stride, const dip_resize_request *q)
 {
     size_t out_stride = 3 * (size_t)q->w;
     src += 3 * (size_t)q->x;
     for (int y = 0; y < q->h; y++, out += out_stride) {
-        if (need_y)
+        if (changes_height(q))
             resizer->kernels->vertical(out, src, src_stride, out_stride, &resizer->y.taps[y]);
         else
             memcpy(out, src + (size_t)(q->y + y) * src_stride, out_stride);
@@ -112,154 +122,198 @@ static void resize_rows(const dip_resizer *resizer, uint8_t *out, const uint8_t 
     }
 }
 
-enum { ROWS_AT_ONCE = 4 * DIP_RESIZE_FOURS };
+/* Rows of an image that is all there, from column `left` on. */
+typedef struct image_rows {
+    const uint8_t *begin, *end; /* the image's first row, and where its memory ends */
+    size_t stride;
+    uint8_t *edge; /* room for copies of the last rows, with what may be read behind them */
+} image_rows;
 
-/* n (at most ROWS_AT_ONCE) rows of src from y on, the last one of n_rows repeated. The horizontal
- * loops may read a little past a row: one too near `end` is copied to where they may. */
-static void take_rows(const dip_resizer *resizer, const uint8_t **rows, int n, const uint8_t *src,
-                      size_t src_stride, const uint8_t *end, size_t row_bytes, int y, int n_rows)
+static dip_status take_image_rows(void *context, const uint8_t **rows, int first, int n)
 {
-    for (int r = 0; r < n; r++) {
-        int at = y + r < n_rows ? y + r : n_rows - 1;
-        rows[r] = src + (size_t)at * src_stride;
-        if ((size_t)(end - rows[r]) >= row_bytes + DIP_RESIZE_OVERREAD) continue;
-        uint8_t *copy = resizer->edge + (size_t)r * (row_bytes + DIP_RESIZE_OVERREAD);
-        memcpy(copy, rows[r], row_bytes);
-        rows[r] = copy;
-    }
-}
-
-/* n_rows of src through the horizontal pass. */
-static void resize_columns(const dip_resizer *resizer, uint8_t *dst, const uint8_t *src,
-                           size_t src_stride, const uint8_t *end, const request *q, int n_rows)
-{
-    size_t dst_stride = 3 * (size_t)q->w;
-    for (int y = 0; y < n_rows; y += 4) {
-        const uint8_t *rows[4];
-        uint8_t *outs[4];
-        take_rows(resizer, rows, 4, src, src_stride, end, 3 * (size_t)q->box.width, y, n_rows);
-        for (int r = 0; r < 4; r++)
-            outs[r] = dst + (size_t)(y + r < n_rows ? y + r : n_rows - 1) * dst_stride;
-        resizer->kernels->horizontal(outs, rows, &resizer->columns);
-    }
-}
-
-/* Both passes with rows in fours. A row of the output is made as soon as its taps are there: what
- * it reads is still in the nearest cache. temp has room for all fours and 256 bytes. */
-static void resize_in_fours(const dip_resizer *resizer, uint8_t *out, const uint8_t *src,
-                            size_t src_stride, const uint8_t *end, const request *q, int first_row,
-                            int n_rows)
-{
-    size_t out_stride = 3 * (size_t)q->w, fours_stride = 4 * out_stride;
-    uint8_t *fours = resizer->temp + (64 - (uintptr_t)resizer->temp % 64) % 64;
-    int done = 0;
-    for (int y = 0; y < n_rows; y += ROWS_AT_ONCE) {
-        const uint8_t *rows[ROWS_AT_ONCE];
-        int n_fours = (n_rows - y + 3) / 4;
-        if (n_fours > DIP_RESIZE_FOURS) n_fours = DIP_RESIZE_FOURS;
-        take_rows(resizer, rows, 4 * n_fours, src, src_stride, end, 3 * (size_t)q->box.width, y,
-                  n_rows);
-        resizer->kernels->horizontal_fours(fours + (size_t)(y / 4) * fours_stride, fours_stride,
-                                           rows, n_fours, &resizer->columns);
-        for (; done < q->h; done++) {
-            dip_taps taps = resizer->y.taps[done];
-            taps.first -= first_row;
-            if (taps.first + taps.n > y + 4 * n_fours) break;
-            resizer->kernels->vertical_fours(out + (size_t)done * out_stride, fours, fours_stride,
-                                             out_stride, &taps);
-        }
-    }
-}
-
-/* Pillow 13's rule; older releases always begin with the horizontal pass. It also keeps the rows
- * between the passes few, however tall the image. */
-static bool vertical_first(const request *q)
-{
-    int64_t lost_height = q->box.height - q->full_h, lost_width = q->box.width - q->full_w;
-    return lost_height > 0 && lost_height > 2 * lost_width;
-}
-
-static dip_status resize_both(dip_resizer *resizer, uint8_t *out, const uint8_t *src,
-                              size_t src_stride, const uint8_t *end, const request *q, bool need_y,
-                              bool in_fours)
-{
-    const dip_axis *y_axis = &resizer->y;
-    size_t out_stride = 3 * (size_t)q->w, row_bytes = 3 * (size_t)q->box.width;
-    resizer->edge = dip_resize_room(resizer->edge, &resizer->edge_capacity,
-                                    ROWS_AT_ONCE * (row_bytes + DIP_RESIZE_OVERREAD), 1);
-    if (!resizer->edge) return no_memory();
-    if (vertical_first(q)) {
-        size_t stride = row_bytes + DIP_RESIZE_OVERREAD, n_bytes = stride * (size_t)q->h;
-        resizer->temp = dip_resize_room(resizer->temp, &resizer->temp_capacity, n_bytes, 1);
-        if (!resizer->temp) return no_memory();
-        for (int y = 0; y < q->h; y++)
-            resizer->kernels->vertical(resizer->temp + (size_t)y * stride, src, src_stride,
-                                       row_bytes, &y_axis->taps[y]);
-        resize_columns(resizer, out, resizer->temp, stride, resizer->temp + n_bytes, q, q->h);
-        return DIP_OK;
-    }
-    if (!need_y) {
-        resize_columns(resizer, out, src + (size_t)q->y * src_stride, src_stride, end, q, q->h);
-        return DIP_OK;
-    }
-    const dip_taps *last = &y_axis->taps[q->h - 1];
-    int first_row = y_axis->taps[0].first, n_rows = last->first + last->n - first_row;
-    size_t n_bytes = out_stride * (size_t)((n_rows + 3) / 4 * 4) + 256 + 64;
-    resizer->temp = dip_resize_room(resizer->temp, &resizer->temp_capacity, n_bytes, 1);
-    if (!resizer->temp) return no_memory();
-    src += (size_t)first_row * src_stride;
-    if (in_fours) {
-        resize_in_fours(resizer, out, src, src_stride, end, q, first_row, n_rows);
-        return DIP_OK;
-    }
-    resize_columns(resizer, resizer->temp, src, src_stride, end, q, n_rows);
-    for (int y = 0; y < q->h; y++) {
-        dip_taps taps = y_axis->taps[y];
-        taps.first -= first_row;
-        resizer->kernels->vertical(out + (size_t)y * out_stride, resizer->temp, out_stride,
-                                   out_stride, &taps);
+    const image_rows *image = context;
+    for (int i = 0; i < n; i++) {
+        rows[i] = image->begin + (size_t)(first + i) * image->stride;
+        if ((size_t)(image->end - rows[i]) >= image->stride + DIP_ROWS_OVERREAD) continue;
+        uint8_t *copy = image->edge + (size_t)i * (image->stride + DIP_ROWS_OVERREAD);
+        memcpy(copy, rows[i], image->stride);
+        rows[i] = copy;
     }
     return DIP_OK;
 }
 
-/* Whether both passes can keep rows in fours: the horizontal one comes first, and the vertical one
- * has few taps. */
-static bool goes_in_fours(const dip_resizer *resizer, const request *q, bool need_y)
+/* n rows from `first` on, which the horizontal loops take four at a time: the last one repeated. */
+static dip_status take_fours(const uint8_t *taken[DIP_ROWS_AT_ONCE], const dip_rows *rows,
+                             int first, int n, int left)
+{
+    DIP_TRY(rows->take(rows->context, taken, first, n));
+    for (int i = 0; i < n; i++) taken[i] += 3 * (size_t)left;
+    for (int i = n; i % 4 != 0; i++) taken[i] = taken[n - 1];
+    return DIP_OK;
+}
+
+/* Up to n rows at dst; a row that repeats one is written over it. */
+static void resize_columns(const dip_resizer *resizer, uint8_t *dst, size_t dst_stride,
+                           const uint8_t *const *rows, int n)
+{
+    for (int y = 0; y < n; y += 4) {
+        uint8_t *outs[4];
+        for (int r = 0; r < 4; r++)
+            outs[r] = dst + (size_t)(y + r < n ? y + r : n - 1) * dst_stride;
+        resizer->kernels->horizontal(outs, rows + y, &resizer->columns);
+    }
+}
+
+/* The vertical pass comes first: all rows must be there. */
+static dip_status resize_height_first(dip_resizer *resizer, uint8_t *out, const uint8_t *src,
+                                      size_t src_stride, const dip_resize_request *q)
+{
+    const size_t row_bytes = 3 * (size_t)q->box.width, stride = row_bytes + DIP_ROWS_OVERREAD;
+    resizer->between =
+        dip_resize_room(resizer->between, &resizer->between_capacity, stride * (size_t)q->h, 1);
+    if (!resizer->between) return no_memory();
+    for (int y = 0; y < q->h; y++)
+        resizer->kernels->vertical(resizer->between + (size_t)y * stride, src, src_stride,
+                                   row_bytes, &resizer->y.taps[y]);
+    for (int y = 0; y < q->h; y += 4) {
+        const uint8_t *rows[4];
+        for (int r = 0; r < 4; r++)
+            rows[r] = resizer->between + (size_t)(y + r < q->h ? y + r : q->h - 1) * stride;
+        resize_columns(resizer, out + (size_t)y * 3 * (size_t)q->w, 3 * (size_t)q->w, rows,
+                       q->h - y < 4 ? q->h - y : 4);
+    }
+    return DIP_OK;
+}
+
+/* The height does not change: the horizontal pass makes the output. */
+static dip_status resize_widths(dip_resizer *resizer, uint8_t *out, const dip_rows *rows,
+                                const dip_resize_request *q)
+{
+    const size_t out_stride = 3 * (size_t)q->w;
+    const int at_once = dip_rows_at_once(rows->width);
+    for (int y = 0; y < q->h; y += at_once) {
+        const uint8_t *taken[DIP_ROWS_AT_ONCE];
+        const int n = q->h - y < at_once ? q->h - y : at_once;
+        DIP_TRY(take_fours(taken, rows, q->box.y + (int)q->y + y, n, q->box.x));
+        resize_columns(resizer, out + (size_t)y * out_stride, out_stride, taken, n);
+    }
+    return DIP_OK;
+}
+
+/* Both passes. A row of the output is made as soon as its taps are there: what it reads is still in
+ * the nearest cache. Between the passes there are only the rows that are still wanted. */
+static dip_status resize_both(dip_resizer *resizer, uint8_t *out, const dip_rows *rows,
+                              const dip_resize_request *q, bool in_fours)
+{
+    const dip_resize_kernels *kernels = resizer->kernels;
+    const dip_taps *all = resizer->y.taps, *last = &all[q->h - 1];
+    const size_t out_stride = 3 * (size_t)q->w, fours_stride = 4 * out_stride;
+    const int at_once = dip_rows_at_once(rows->width), end = last->first + last->n;
+    /* up to three rows that share a four with the first wanted one, and three beyond the last */
+    const size_t n_between = (size_t)at_once + resizer->y.stride + 8;
+    resizer->between = dip_resize_room(resizer->between, &resizer->between_capacity,
+                                       n_between * out_stride + BETWEEN_OVERREAD + 64, 1);
+    if (!resizer->between) return no_memory();
+    uint8_t *between = resizer->between + (64 - (uintptr_t)resizer->between % 64) % 64;
+    int kept = all[0].first; /* the row where `between` begins */
+    for (int y = kept, done = 0; y < end; y += at_once) {
+        const uint8_t *taken[DIP_ROWS_AT_ONCE];
+        const int n = end - y < at_once ? end - y : at_once;
+        uint8_t *fresh = between + (size_t)(y - kept) * out_stride;
+        DIP_TRY(take_fours(taken, rows, q->box.y + y, n, q->box.x));
+        if (in_fours)
+            kernels->horizontal_fours(fresh, fours_stride, taken, (n + 3) / 4, &resizer->columns);
+        else
+            resize_columns(resizer, fresh, out_stride, taken, n);
+        for (; done < q->h && all[done].first + all[done].n <= y + n; done++) {
+            dip_taps taps = all[done];
+            taps.first -= kept;
+            uint8_t *row = out + (size_t)done * out_stride;
+            if (in_fours)
+                kernels->vertical_fours(row, between, fours_stride, out_stride, &taps);
+            else
+                kernels->vertical(row, between, out_stride, out_stride, &taps);
+        }
+        if (done == q->h) break;
+        const int passed = (all[done].first - kept) / 4 * 4;
+        kept += passed;
+        memmove(between, between + (size_t)passed * out_stride,
+                (size_t)(y + n - kept) * out_stride);
+    }
+    return DIP_OK;
+}
+
+/* Whether both passes can keep rows in fours: the vertical one has few taps. */
+static bool goes_in_fours(const dip_resizer *resizer, const dip_resize_request *q)
 {
     double reduction = q->region.height / (double)q->full_h;
     double support = (q->filter == DIP_BILINEAR ? 1.0 : 2.0) * (reduction < 1.0 ? 1.0 : reduction);
-    return resizer->kernels->horizontal_fours && need_y && !vertical_first(q) &&
-           2.0 * support + 1.0 <= DIP_RESIZE_FOURS_TAPS;
+    return resizer->kernels->horizontal_fours && changes_width(q) && changes_height(q) &&
+           !vertical_first(q) && 2.0 * support + 1.0 <= DIP_RESIZE_FOURS_TAPS;
 }
 
-static dip_status resize(dip_resizer *resizer, uint8_t *out, const dip_image *image,
-                         const request *q)
+/* Is it possible, and the axes. */
+static dip_status prepare(dip_resizer *resizer, const dip_resize_request *q, int width, int height)
 {
-    dip_box box = q->box;
-    dip_rect part = q->region;
-    if (box.x < 0 || box.y < 0 || box.width < 1 || box.height < 1 ||
-        box.width > image->width - box.x || box.height > image->height - box.y)
+    const dip_box box = q->box;
+    const dip_rect part = q->region;
+    if (box.x < 0 || box.y < 0 || box.width < 1 || box.height < 1 || box.width > width - box.x ||
+        box.height > height - box.y)
         return dip_fail(DIP_CONFIG,
                         "the crop %d x %d at (%d, %d) is not inside an image of %d x %d", box.width,
-                        box.height, box.x, box.y, image->width, image->height);
+                        box.height, box.x, box.y, width, height);
     if (q->w < 1 || q->h < 1)
         return dip_fail(DIP_CONFIG, "cannot resize to %d x %d pixels", q->w, q->h);
-    size_t row_stride = 3 * (size_t)image->width;
-    const uint8_t *src = image->rgb + (size_t)box.y * row_stride + 3 * (size_t)box.x;
-    const uint8_t *end = image->rgb + row_stride * (size_t)image->height;
     const dip_axis_key x = {q->filter, box.width, q->full_w, q->x, part.x, part.width, q->w};
     const dip_axis_key y = {q->filter, box.height, q->full_h, q->y, part.y, part.height, q->h};
-    bool need_x = q->full_w != box.width || part.x != 0.0 || part.width != (double)q->full_w;
-    bool need_y = q->full_h != box.height || part.y != 0.0 || part.height != (double)q->full_h;
-    bool is_new, in_fours = goes_in_fours(resizer, q, need_y);
-    if (need_y) DIP_TRY(dip_axis_prepare(&resizer->y, &y, &is_new));
-    if (!need_x) {
-        resize_rows(resizer, out, src, row_stride, q, need_y);
+    const dip_resize_kernels *kernels = resizer->kernels;
+    const bool in_fours = goes_in_fours(resizer, q), packed = kernels->reads_packed && !in_fours;
+    bool is_new;
+    if (changes_height(q)) DIP_TRY(dip_axis_prepare(&resizer->y, &y, kernels, packed, &is_new));
+    if (!changes_width(q)) return DIP_OK;
+    DIP_TRY(dip_axis_prepare(&resizer->x, &x, kernels, packed, &is_new));
+    return columns_prepare(resizer, is_new, in_fours, q->flip);
+}
+
+bool dip_resize_is_in_order(const dip_resize_request *q)
+{
+    return changes_width(q) && !vertical_first(q);
+}
+
+/* In order; prepared. */
+static dip_status resize_in_order(dip_resizer *resizer, uint8_t *out, const dip_rows *rows,
+                                  const dip_resize_request *q)
+{
+    return changes_height(q) ? resize_both(resizer, out, rows, q, goes_in_fours(resizer, q))
+                             : resize_widths(resizer, out, rows, q);
+}
+
+dip_status dip_resize_rows(dip_resizer *resizer, uint8_t *out, const dip_rows *rows,
+                           const dip_resize_request *q)
+{
+    DIP_TRY(prepare(resizer, q, rows->width, rows->height));
+    return resize_in_order(resizer, out, rows, q);
+}
+
+dip_status dip_resize_image(dip_resizer *resizer, uint8_t *out, const dip_image *image,
+                            const dip_resize_request *q)
+{
+    DIP_TRY(prepare(resizer, q, image->width, image->height));
+    const size_t stride = 3 * (size_t)image->width;
+    const uint8_t *box = image->rgb + (size_t)q->box.y * stride + 3 * (size_t)q->box.x;
+    if (!changes_width(q)) {
+        resize_heights(resizer, out, box, stride, q);
         return DIP_OK;
     }
-    DIP_TRY(dip_axis_prepare(&resizer->x, &x, &is_new));
-    DIP_TRY(columns_prepare(resizer, is_new, in_fours, q->flip));
-    return resize_both(resizer, out, src, row_stride, end, q, need_y, in_fours);
+    if (vertical_first(q)) return resize_height_first(resizer, out, box, stride, q);
+    resizer->edge =
+        dip_resize_room(resizer->edge, &resizer->edge_capacity,
+                        (size_t)dip_rows_at_once(image->width) * (stride + DIP_ROWS_OVERREAD), 1);
+    if (!resizer->edge) return no_memory();
+    image_rows context = {image->rgb, image->rgb + stride * (size_t)image->height, stride,
+                          resizer->edge};
+    const dip_rows rows = {image->width, image->height, take_image_rows, &context};
+    return resize_in_order(resizer, out, &rows, q);
 }
 
 static dip_rect whole_box(dip_box box)
@@ -270,38 +324,48 @@ static dip_rect whole_box(dip_box box)
 dip_status dip_resize(dip_resizer *resizer, uint8_t *out, int out_w, int out_h,
                       const dip_image *image, dip_box box, dip_filter filter, int flip)
 {
-    request q = {.box = box,
-                 .region = whole_box(box),
-                 .filter = filter,
-                 .full_w = out_w,
-                 .full_h = out_h,
-                 .w = out_w,
-                 .h = out_h,
-                 .flip = flip != 0};
-    return resize(resizer, out, image, &q);
+    const dip_resize_request q = {.box = box,
+                                  .region = whole_box(box),
+                                  .filter = filter,
+                                  .full_w = out_w,
+                                  .full_h = out_h,
+                                  .w = out_w,
+                                  .h = out_h,
+                                  .flip = flip != 0};
+    return dip_resize_image(resizer, out, image, &q);
+}
+
+dip_status dip_resize_request_region(dip_resize_request *q, int out_w, int out_h, int width,
+                                     int height, dip_rect region, dip_filter filter, int flip)
+{
+    double right = region.x + region.width, bottom = region.y + region.height;
+    if (!(region.x >= 0 && region.y >= 0 && region.width > 0 && region.height > 0 &&
+          right <= width && bottom <= height))
+        return dip_fail(DIP_CONFIG,
+                        "the region %g x %g at (%g, %g) is not inside an image of %d x %d",
+                        region.width, region.height, region.x, region.y, width, height);
+    dip_box cover = {.x = (int)region.x, .y = (int)region.y};
+    cover.width = (int)ceil(right) - cover.x;
+    cover.height = (int)ceil(bottom) - cover.y;
+    *q = (dip_resize_request){
+        .box = cover,
+        .region = {region.x - cover.x, region.y - cover.y, region.width, region.height},
+        .filter = filter,
+        .full_w = out_w,
+        .full_h = out_h,
+        .w = out_w,
+        .h = out_h,
+        .flip = flip != 0};
+    return DIP_OK;
 }
 
 dip_status dip_resize_region(dip_resizer *resizer, uint8_t *out, int out_w, int out_h,
                              const dip_image *image, dip_rect region, dip_filter filter, int flip)
 {
-    double right = region.x + region.width, bottom = region.y + region.height;
-    if (!(region.x >= 0 && region.y >= 0 && region.width > 0 && region.height > 0 &&
-          right <= image->width && bottom <= image->height))
-        return dip_fail(
-            DIP_CONFIG, "the region %g x %g at (%g, %g) is not inside an image of %d x %d",
-            region.width, region.height, region.x, region.y, image->width, image->height);
-    dip_box cover = {.x = (int)region.x, .y = (int)region.y};
-    cover.width = (int)ceil(right) - cover.x;
-    cover.height = (int)ceil(bottom) - cover.y;
-    request q = {.box = cover,
-                 .region = {region.x - cover.x, region.y - cover.y, region.width, region.height},
-                 .filter = filter,
-                 .full_w = out_w,
-                 .full_h = out_h,
-                 .w = out_w,
-                 .h = out_h,
-                 .flip = flip != 0};
-    return resize(resizer, out, image, &q);
+    dip_resize_request q;
+    DIP_TRY(dip_resize_request_region(&q, out_w, out_h, image->width, image->height, region, filter,
+                                      flip));
+    return dip_resize_image(resizer, out, image, &q);
 }
 
 /* (whole - part) / 2 rounded to the nearest, a half to the even number. */
@@ -311,23 +375,31 @@ static int64_t centre_offset(int64_t whole, int64_t part)
     return down + (twice % 2 && down % 2);
 }
 
-dip_status dip_resize_for_eval(dip_resizer *resizer, uint8_t *out, int size, const dip_image *image,
-                               dip_resize_mode mode, dip_filter filter)
+dip_resize_request dip_resize_request_for_eval(int size, int width, int height,
+                                               dip_resize_mode mode, dip_filter filter)
 {
-    const dip_box whole = {0, 0, image->width, image->height};
-    request q = {.box = whole,
-                 .region = whole_box(whole),
-                 .filter = filter,
-                 .full_w = size,
-                 .full_h = size,
-                 .w = size,
-                 .h = size};
+    const dip_box whole = {0, 0, width, height};
+    dip_resize_request q = {.box = whole,
+                            .region = whole_box(whole),
+                            .filter = filter,
+                            .full_w = size,
+                            .full_h = size,
+                            .w = size,
+                            .h = size};
     if (mode == DIP_RESIZE_SHORTEST) {
-        int64_t w = image->width, h = image->height; /* the long side is cut, not rounded */
+        int64_t w = width, h = height; /* the long side is cut, not rounded */
         if (w < h) q.full_h = (int64_t)((double)(size * h) / (double)w);
         if (h < w) q.full_w = (int64_t)((double)(size * w) / (double)h);
         q.x = centre_offset(q.full_w, size);
         q.y = centre_offset(q.full_h, size);
     }
-    return resize(resizer, out, image, &q);
+    return q;
+}
+
+dip_status dip_resize_for_eval(dip_resizer *resizer, uint8_t *out, int size, const dip_image *image,
+                               dip_resize_mode mode, dip_filter filter)
+{
+    const dip_resize_request q =
+        dip_resize_request_for_eval(size, image->width, image->height, mode, filter);
+    return dip_resize_image(resizer, out, image, &q);
 }

@@ -125,8 +125,11 @@ static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t
 
 const dip_resize_kernels *dip_resize_kernels_avx2(void)
 {
-    static const dip_resize_kernels kernels = {
-        .name = "avx2", .horizontal = horizontal, .vertical = vertical};
+    static const dip_resize_kernels kernels = {.name = "avx2",
+                                               .reads_packed = true,
+                                               .weigh = dip_resize_weigh_c,
+                                               .horizontal = horizontal,
+                                               .vertical = vertical};
     return __builtin_cpu_supports("avx2") ? &kernels : NULL;
 }
 

@@ -9,6 +9,86 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
+TARGET static inline __m512d each(double x)
+{
+    return _mm512_set1_pd(x);
+}
+
+/* The filters of resize_c.c. */
+TARGET static inline __m512d filter(__m512d x, bool is_cubic)
+{
+    if (!is_cubic) {
+        const __mmask8 inside = _mm512_cmp_pd_mask(x, each(1.0), _CMP_LT_OQ);
+        return _mm512_maskz_sub_pd(inside, each(1.0), x);
+    }
+    __m512d near = _mm512_sub_pd(_mm512_mul_pd(each(1.5), x), each(2.5));
+    near = _mm512_add_pd(_mm512_mul_pd(_mm512_mul_pd(near, x), x), each(1.0));
+    __m512d far = _mm512_add_pd(_mm512_mul_pd(_mm512_sub_pd(x, each(5.0)), x), each(8.0));
+    far = _mm512_mul_pd(_mm512_sub_pd(_mm512_mul_pd(far, x), each(4.0)), each(-0.5));
+    const __mmask8 is_near = _mm512_cmp_pd_mask(x, each(1.0), _CMP_LT_OQ);
+    const __mmask8 inside = _mm512_cmp_pd_mask(x, each(2.0), _CMP_LT_OQ);
+    return _mm512_maskz_mov_pd(inside, _mm512_mask_mov_pd(far, is_near, near));
+}
+
+/* Rounded weight / total, in fixed point. The product with the reciprocal is the quotient but for
+ * some 2^-29; only where a rounding border is nearer than 2^-20 are they divided. */
+TARGET static inline __m256i normalise(__m512d weights, __m512d total, __m512d reciprocal)
+{
+    const __m512d one = each(1 << DIP_RESIZE_BITS);
+    __m512d quotient = _mm512_mul_pd(weights, reciprocal);
+    const __m512d whole =
+        _mm512_roundscale_pd(quotient, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512d off = _mm512_abs_pd(_mm512_sub_pd(quotient, whole));
+    if (_mm512_cmp_pd_mask(off, each(0.5 - 0x1p-20), _CMP_GT_OQ))
+        quotient = _mm512_mul_pd(_mm512_div_pd(weights, total), one);
+    const __mmask8 negative = _mm512_cmp_pd_mask(quotient, _mm512_setzero_pd(), _CMP_LT_OQ);
+    const __m512d half = _mm512_mask_mov_pd(each(0.5), negative, each(-0.5));
+    return _mm512_cvttpd_epi32(_mm512_add_pd(quotient, half));
+}
+
+/* An output a lane: the same operations in the same order. */
+TARGET void dip_resize_weigh_avx512(dip_taps *taps, int32_t *weights, double *scratch,
+                                    const dip_outputs *o)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i places = _mm256_mullo_epi32(lanes, _mm256_set1_epi32((int)o->stride));
+    const int n_taps = (int)o->stride;
+    for (int i = 0; i < o->n; i += DIP_RESIZE_LANES) {
+        const int n = o->n - i < DIP_RESIZE_LANES ? o->n - i : DIP_RESIZE_LANES;
+        const __mmask8 asked = (__mmask8)((1u << n) - 1);
+        __m512d centre = _mm512_add_pd(each((double)(o->first + i)), _mm512_cvtepi32_pd(lanes));
+        centre = _mm512_mul_pd(_mm512_add_pd(centre, each(0.5)), each(o->scale));
+        centre = _mm512_add_pd(each(o->from), centre);
+        __m512d border = _mm512_add_pd(_mm512_sub_pd(centre, each(o->support)), each(0.5));
+        const __m256i low = _mm256_max_epi32(_mm512_cvttpd_epi32(border), _mm256_setzero_si256());
+        border = _mm512_add_pd(_mm512_add_pd(centre, each(o->support)), each(0.5));
+        const __m256i high =
+            _mm256_min_epi32(_mm512_cvttpd_epi32(border), _mm256_set1_epi32(o->in));
+        const __m256i n_each = _mm256_sub_epi32(high, low);
+        const __m512d first = _mm512_cvtepi32_pd(low);
+        __m512d total = _mm512_setzero_pd();
+        for (int k = 0; k < n_taps; k++) {
+            __m512d x = _mm512_sub_pd(_mm512_add_pd(first, each(k)), centre);
+            x = _mm512_mul_pd(_mm512_add_pd(x, each(0.5)), each(o->stretch));
+            const __mmask8 inside = _mm256_cmpgt_epi32_mask(n_each, _mm256_set1_epi32(k));
+            x = _mm512_maskz_mov_pd(inside, filter(_mm512_abs_pd(x), o->is_cubic));
+            total = _mm512_add_pd(total, x);
+            _mm512_storeu_pd(scratch + (size_t)k * DIP_RESIZE_LANES, x);
+        }
+        const __m512d reciprocal = _mm512_div_pd(each(1 << DIP_RESIZE_BITS), total);
+        for (int k = 0; k < n_taps; k++) {
+            const __m512d x = _mm512_loadu_pd(scratch + (size_t)k * DIP_RESIZE_LANES);
+            _mm256_mask_i32scatter_epi32(weights + k, asked, places,
+                                         normalise(x, total, reciprocal), sizeof *weights);
+        }
+        int32_t firsts[DIP_RESIZE_LANES], counts[DIP_RESIZE_LANES];
+        _mm256_storeu_si256((__m256i *)firsts, low);
+        _mm256_storeu_si256((__m256i *)counts, n_each);
+        for (int j = 0; j < n; j++, weights += o->stride)
+            taps[i + j] = (dip_taps){.first = firsts[j], .n = counts[j], .weights = weights};
+    }
+}
+
 /* Two 16-bit weights, or the two high parts, in every 32-bit element. */
 TARGET static inline __m512i pair(const int16_t *weights)
 {
@@ -113,6 +193,8 @@ TARGET void dip_resize_vertical_avx512(uint8_t *dst, const uint8_t *src, size_t 
 const dip_resize_kernels *dip_resize_kernels_avx512(void)
 {
     static const dip_resize_kernels kernels = {.name = "avx512",
+                                               .reads_packed = true,
+                                               .weigh = dip_resize_weigh_avx512,
                                                .horizontal = dip_resize_horizontal_avx512,
                                                .vertical = dip_resize_vertical_avx512};
     int has = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

@@ -1,5 +1,3 @@
-/* Every image has a crop of its own, so that this is done for each: in passes over all weights of
- * the axis, which the compiler turns into vectors, rather than output by output. */
 #include "data/resize_axis.h"
 
 #include <math.h>
@@ -20,66 +18,25 @@ void dip_axis_free(dip_axis *axis)
     free(axis->taps);
     free(axis->weights);
     free(axis->packed);
-    free(axis->exact);
-}
-
-/* The distance of every tap from its output's centre, in the filter's units. `stride` taps an
- * output; those beyond its own lie outside the filter and become 0. */
-static void place_taps(dip_axis *a, size_t stride, double scale, double stretch, double support)
-{
-    for (int i = 0; i < a->key.n; i++) {
-        const double centre = a->key.from + ((double)(a->key.first + i) + 0.5) * scale;
-        int64_t low = (int64_t)(centre - support + 0.5), high = (int64_t)(centre + support + 0.5);
-        if (low < 0) low = 0;
-        if (high > a->key.in) high = a->key.in;
-        a->taps[i] = (dip_taps){.first = (int)low,
-                                .n = (int)(high - low),
-                                .weights = a->weights + stride * (size_t)i,
-                                .packed = a->packed + 2 * stride * (size_t)i};
-        double *distances = a->exact + stride * (size_t)i;
-        const int n = a->taps[i].n, n_all = (int)stride, from = (int)low;
-        for (int k = 0; k < n; k++) distances[k] = fabs((k + from - centre + 0.5) * stretch);
-        for (int k = n; k < n_all; k++) distances[k] = 2.0;
-    }
-}
-
-/* Keys' cubic convolution with a = -1/2, and the triangle, of distances. */
-static void weigh(double *t, size_t n, dip_filter filter)
-{
-    if (filter == DIP_BILINEAR) {
-        for (size_t i = 0; i < n; i++) t[i] = t[i] < 1.0 ? 1.0 - t[i] : 0.0;
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const double x = t[i], near = (1.5 * x - 2.5) * x * x + 1.0;
-        const double far = (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5;
-        t[i] = x < 1.0 ? near : x < 2.0 ? far : 0.0;
-    }
-}
-
-static void normalise(dip_axis *a, size_t stride)
-{
-    for (int i = 0; i < a->key.n; i++) {
-        double *exact = a->exact + stride * (size_t)i, total = 0.0;
-        for (int k = 0; k < a->taps[i].n; k++) total += exact[k];
-        for (size_t k = 0; k < stride; k++) exact[k] = exact[k] / total * (1 << DIP_RESIZE_BITS);
-    }
-}
-
-static void round_all(int32_t *weights, const double *exact, size_t n)
-{
-    for (size_t i = 0; i < n; i++) weights[i] = (int32_t)(exact[i] + (exact[i] < 0.0 ? -0.5 : 0.5));
+    free(axis->scratch);
 }
 
 /* A group of four weights as low[4], high[4]. */
-static void pack(int16_t *packed, const int32_t *weights, size_t n)
+static dip_status pack(dip_axis *a)
 {
     enum { G = DIP_RESIZE_GROUP };
-    for (size_t i = 0; i < n; i += G, packed += 2 * G)
+    const size_t n_weights = a->stride * (size_t)a->key.n;
+    a->packed = dip_resize_room(a->packed, &a->packed_capacity, 2 * n_weights, sizeof *a->packed);
+    if (!a->packed) return dip_fail(DIP_NOMEM, "not enough memory to resize an image");
+    int16_t *packed = a->packed;
+    for (size_t i = 0; i < n_weights; i += G, packed += 2 * G)
         for (int k = 0; k < G; k++) {
-            packed[k] = (int16_t)(weights[i + (size_t)k] & ((1 << DIP_RESIZE_LOW_BITS) - 1));
-            packed[G + k] = (int16_t)(weights[i + (size_t)k] >> DIP_RESIZE_LOW_BITS);
+            packed[k] = (int16_t)(a->weights[i + (size_t)k] & ((1 << DIP_RESIZE_LOW_BITS) - 1));
+            packed[G + k] = (int16_t)(a->weights[i + (size_t)k] >> DIP_RESIZE_LOW_BITS);
         }
+    for (int i = 0; i < a->key.n; i++) a->taps[i].packed = a->packed + 2 * a->stride * (size_t)i;
+    a->is_packed = true;
+    return DIP_OK;
 }
 
 static bool same_key(const dip_axis_key *a, const dip_axis_key *b)
@@ -88,29 +45,42 @@ static bool same_key(const dip_axis_key *a, const dip_axis_key *b)
            a->first == b->first && a->from == b->from && a->length == b->length;
 }
 
-dip_status dip_axis_prepare(dip_axis *a, const dip_axis_key *key, bool *is_new)
+static dip_status weigh(dip_axis *a, const dip_axis_key *key, const dip_resize_kernels *kernels)
 {
-    *is_new = !same_key(&a->key, key);
-    if (!*is_new) return DIP_OK;
     const double scale = key->length / (double)key->out;
     const double reduction = scale < 1.0 ? 1.0 : scale;
     const double support = (key->filter == DIP_BILINEAR ? 1.0 : 2.0) * reduction;
     size_t n_taps = (size_t)ceil(support) * 2 + 1;
     if (n_taps > (size_t)key->in) n_taps = (size_t)key->in;
     const size_t stride = (n_taps + DIP_RESIZE_GROUP - 1) / DIP_RESIZE_GROUP * DIP_RESIZE_GROUP;
-    const size_t n = (size_t)key->n, n_weights = stride * n;
+    const size_t n = (size_t)key->n;
     a->key.n = 0;
+    a->is_packed = false;
+    a->stride = stride;
     a->taps = dip_resize_room(a->taps, &a->taps_capacity, n, sizeof *a->taps);
-    a->weights = dip_resize_room(a->weights, &a->weights_capacity, n_weights, sizeof *a->weights);
-    a->packed = dip_resize_room(a->packed, &a->packed_capacity, 2 * n_weights, sizeof *a->packed);
-    a->exact = dip_resize_room(a->exact, &a->exact_capacity, n_weights, sizeof *a->exact);
-    if (!a->taps || !a->weights || !a->packed || !a->exact)
+    a->weights = dip_resize_room(a->weights, &a->weights_capacity, stride * n, sizeof *a->weights);
+    a->scratch = dip_resize_room(a->scratch, &a->scratch_capacity, stride * DIP_RESIZE_LANES,
+                                 sizeof *a->scratch);
+    if (!a->taps || !a->weights || !a->scratch)
         return dip_fail(DIP_NOMEM, "not enough memory to resize an image");
+    const dip_outputs outputs = {.first = key->first,
+                                 .n = key->n,
+                                 .in = (int)key->in,
+                                 .from = key->from,
+                                 .scale = scale,
+                                 .support = support,
+                                 .stretch = 1.0 / reduction,
+                                 .is_cubic = key->filter != DIP_BILINEAR,
+                                 .stride = stride};
+    kernels->weigh(a->taps, a->weights, a->scratch, &outputs);
     a->key = *key;
-    place_taps(a, stride, scale, 1.0 / reduction, support);
-    weigh(a->exact, n_weights, key->filter);
-    normalise(a, stride);
-    round_all(a->weights, a->exact, n_weights);
-    pack(a->packed, a->weights, n_weights);
     return DIP_OK;
+}
+
+dip_status dip_axis_prepare(dip_axis *a, const dip_axis_key *key, const dip_resize_kernels *kernels,
+                            bool packed, bool *is_new)
+{
+    *is_new = !same_key(&a->key, key);
+    if (*is_new) DIP_TRY(weigh(a, key, kernels));
+    return packed && !a->is_packed ? pack(a) : DIP_OK;
 }

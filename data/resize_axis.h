@@ -1,7 +1,5 @@
-/* resize_axis.h - inside resize.c: the weights of one axis, as Pillow computes them.
- *
- * The filter is stretched by the reduction; a weight is computed in double, divided by the sum of
- * its output's weights, and rounded to 22 fraction bits.
+/* resize_axis.h - inside resize.c: the weights of one axis. The filter is stretched by the
+ * reduction.
  *
  * Usage:   a zeroed dip_axis; dip_axis_prepare; read taps; dip_axis_free.
  * Owns:    all it points to; it grows and is kept from image to image.
@@ -27,15 +25,18 @@ typedef struct dip_axis_key {
 
 typedef struct dip_axis {
     dip_axis_key key; /* of what is kept; n == 0: nothing */
+    bool is_packed;
     dip_taps *taps;   /* [n] */
     int32_t *weights; /* [n][stride], stride a multiple of DIP_RESIZE_GROUP, padded with zeros */
-    int16_t *packed;  /* [n][2 * stride] */
-    double *exact;    /* [n][stride], before rounding */
-    size_t taps_capacity, weights_capacity, packed_capacity, exact_capacity;
+    int16_t *packed;  /* [n][2 * stride]; only if is_packed */
+    double *scratch;  /* [DIP_RESIZE_LANES][stride] */
+    size_t stride, taps_capacity, weights_capacity, packed_capacity, scratch_capacity;
 } dip_axis;
 
-/* Fill the axis. Nothing is done when it has the key already, which *is_new tells. */
-dip_status dip_axis_prepare(dip_axis *axis, const dip_axis_key *key, bool *is_new);
+/* Fill the axis, `packed` if its reader asks for that. Nothing is done when it has the key already,
+ * which *is_new tells. */
+dip_status dip_axis_prepare(dip_axis *axis, const dip_axis_key *key,
+                            const dip_resize_kernels *kernels, bool packed, bool *is_new);
 void dip_axis_free(dip_axis *axis);
 
 /* Memory for n items: the old one if it is large enough, else new (what was there is lost). NULL

@@ -1,5 +1,42 @@
 /* The reference loops; see resize_kernels.h. */
+#include <math.h>
+
 #include "data/resize_kernels.h"
+
+static double cubic(double x)
+{
+    const double near = (1.5 * x - 2.5) * x * x + 1.0;
+    const double far = (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5;
+    return x < 1.0 ? near : x < 2.0 ? far : 0.0;
+}
+
+static double triangle(double x)
+{
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+void dip_resize_weigh_c(dip_taps *taps, int32_t *weights, double *scratch, const dip_outputs *o)
+{
+    for (int i = 0; i < o->n; i++, weights += o->stride) {
+        const double centre = o->from + ((double)(o->first + i) + 0.5) * o->scale;
+        int low = (int)(centre - o->support + 0.5), high = (int)(centre + o->support + 0.5);
+        if (low < 0) low = 0;
+        if (high > o->in) high = o->in;
+        const int n = high - low;
+        double total = 0.0;
+        for (int k = 0; k < n; k++) {
+            const double x = fabs((low + k - centre + 0.5) * o->stretch);
+            scratch[k] = o->is_cubic ? cubic(x) : triangle(x);
+            total += scratch[k];
+        }
+        for (int k = 0; k < n; k++) {
+            const double exact = scratch[k] / total * (1 << DIP_RESIZE_BITS);
+            weights[k] = (int32_t)(exact + (exact < 0.0 ? -0.5 : 0.5));
+        }
+        for (size_t k = (size_t)n; k < o->stride; k++) weights[k] = 0;
+        taps[i] = (dip_taps){.first = low, .n = n, .weights = weights};
+    }
+}
 
 static uint8_t clip(int32_t sum)
 {
@@ -40,6 +77,6 @@ static void vertical(uint8_t *dst, const uint8_t *src, size_t src_stride, size_t
 const dip_resize_kernels *dip_resize_kernels_c(void)
 {
     static const dip_resize_kernels kernels = {
-        .name = "c", .horizontal = horizontal, .vertical = vertical};
+        .name = "c", .weigh = dip_resize_weigh_c, .horizontal = horizontal, .vertical = vertical};
     return &kernels;
 }

@@ -302,12 +302,13 @@ static dip_status decode_bytes(const dip_model *model, const eye *mine, uint8_t 
                                const void *data, size_t n_bytes)
 {
     const dip_preprocess *how = &model->clip.config.preprocess;
-    dip_image image;
+    int width, height;
     dip_fault_kind kind;
-    DIP_TRY(dip_image_decode(mine->decoder, &image, &kind, data, n_bytes));
-    return dip_resize_for_eval(mine->resizer, out, model->clip.config.vision.image_size, &image,
-                               how->squash ? DIP_RESIZE_SQUASH : DIP_RESIZE_SHORTEST,
-                               how->bilinear ? DIP_BILINEAR : DIP_BICUBIC);
+    DIP_TRY(dip_image_start(mine->decoder, &width, &height, &kind, data, n_bytes));
+    return dip_image_cut_for_eval(mine->decoder, mine->resizer, out,
+                                  model->clip.config.vision.image_size, &kind,
+                                  how->squash ? DIP_RESIZE_SQUASH : DIP_RESIZE_SHORTEST,
+                                  how->bilinear ? DIP_BILINEAR : DIP_BICUBIC);
 }
 
 static dip_status decode_picture(const dip_model *model, const eye *mine, uint8_t *out,

@@ -106,7 +106,7 @@ static dip_loader_options loader_options(const dip_data *data, const dip_model *
         .batch_size = flags->batch_size,
         .image_size = config->vision.image_size,
         .n_workers = flags->workers ? (int)flags->workers : dip_core_count(),
-        .n_prefetch = 2,
+        .n_prefetch = 4,
         .decode = dip_decode_defaults(),
         .max_bad_fraction = 1,
         .filter = config->preprocess.bilinear ? DIP_BILINEAR : DIP_BICUBIC,

@@ -197,13 +197,10 @@ static dip_status resize_image(shard_checker *checker, dip_pair *pair, const lay
         return dip_fail(DIP_FORMAT, "--resize would make it %d x %d pixels", l->canvas_width,
                         l->canvas_height);
     }
-    dip_image part;
-    dip_rect where;
-    DIP_TRY(dip_image_finish(checker->decoder, &part, &where, kind, l->crop, l->width, l->height));
     DIP_TRY(
         reserve(&checker->rgb, &checker->rgb_capacity, (size_t)l->width * (size_t)l->height * 3));
-    DIP_TRY(dip_resize_region(checker->resizer, checker->rgb, l->width, l->height, &part, where,
-                              DIP_BICUBIC, 0));
+    DIP_TRY(dip_image_cut(checker->decoder, checker->resizer, checker->rgb, l->width, l->height,
+                          kind, l->crop, DIP_BICUBIC, 0));
     *written = (dip_image){l->canvas_width, l->canvas_height, checker->rgb};
     if (checker->mode == BORDER) {
         DIP_TRY(add_border(checker, l));

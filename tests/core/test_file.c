@@ -323,6 +323,20 @@ static void crc32c_continues_at_any_cut(void **state)
     }
 }
 
+/* Long data is taken in three parts at a time. */
+static void crc32c_of_long_data(void **state)
+{
+    (void)state;
+    static unsigned char data[20000];
+    uint32_t x = 1;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (unsigned char)((x = x * 1664525u + 1) >> 24);
+    for (size_t n = 3000; n + 13 < sizeof data; n += n < 3200 ? 1 : 611) {
+        const unsigned char *from = data + n % 13;
+        assert_int_equal(dip_crc32c(x, from, n), dip_crc32c_portable(x, from, n));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +354,7 @@ int main(void)
         cmocka_unit_test(paths_join),
         cmocka_unit_test(crc32c_vectors),
         cmocka_unit_test(crc32c_continues_at_any_cut),
+        cmocka_unit_test(crc32c_of_long_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,7 +90,7 @@ static inline dip_loader_options pair_loader(const dip_samples *samples, dip_fau
         .batch_size = 8,
         .image_size = PAIR_SIZE,
         .n_workers = 2,
-        .n_prefetch = 2,
+        .n_prefetch = 4,
         .shuffle = 1,
         .last_batch = DIP_LAST_DROP,
         .seed = 42,

@@ -20,7 +20,7 @@ static void check_crop(dip_image_decoder *decoder, dip_resizer *resizer, bytes f
                        const dip_image *whole, dip_box box, const char *name)
 {
     enum { SIDE = 24 };
-    static uint8_t out[SIDE * SIDE * 3], expected[SIDE * SIDE * 3];
+    static uint8_t out[SIDE * SIDE * 3], cut[SIDE * SIDE * 3], expected[SIDE * SIDE * 3];
     int width, height;
     dip_image part;
     dip_rect where;
@@ -37,6 +37,10 @@ static void check_crop(dip_image_decoder *decoder, dip_resizer *resizer, bytes f
     assert_int_equal(dip_resize(resizer, expected, SIDE, SIDE, whole, box, DIP_BICUBIC, flip),
                      DIP_OK);
     assert_memory_equal(out, expected, sizeof out);
+    assert_int_equal(dip_image_start(decoder, &width, &height, &kind, file.data, file.n), DIP_OK);
+    if (dip_image_cut(decoder, resizer, cut, SIDE, SIDE, &kind, box, DIP_BICUBIC, flip) != DIP_OK)
+        fail_msg("%s: %s", name, dip_error());
+    assert_memory_equal(cut, expected, sizeof cut);
 }
 
 static void jpeg_crops_equal_full_decoding(void **state)

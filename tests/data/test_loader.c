@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "data/loader.h"
+#include "data/loader_internal.h"
 #include "data/shard_writer.h"
 #include "data/tar_build.h"
 
@@ -109,7 +109,7 @@ static dip_loader_options usual(int n_workers)
         .batch_size = 8,
         .image_size = SIZE,
         .n_workers = n_workers,
-        .n_prefetch = 2,
+        .n_prefetch = 4,
         .shuffle = 1,
         .last_batch = DIP_LAST_DROP,
         .seed = 42,
@@ -194,7 +194,7 @@ static void workers_change_nothing(void **state)
     static const int workers[] = {1, 2, 4, 7};
     for (int i = 0; i < 4; i++) {
         dip_loader_options many = usual(workers[i]);
-        many.n_prefetch = 1 + i;
+        many.n_prefetch = 2 + i;
         record r = run_once(&many, 3);
         assert_same(&truth, &r);
         free(r.bytes);
@@ -280,7 +280,7 @@ static void evaluation_is_storage_order_and_first_lines(void **state)
     options.last_batch = DIP_LAST_KEEP;
     options.augmentation = NULL;
     options.caption.random_line = false;
-    options.n_prefetch = 1;
+    options.n_prefetch = 2;
     dip_loader *loader;
     dip_batch batch;
     assert_int_equal(dip_loader_open(&loader, &options), DIP_OK);
@@ -580,6 +580,23 @@ static void batches_lie_in_lent_memory(void **state)
     }
 }
 
+/* Slots and spares together. */
+static void images_held_are_bounded(void **state)
+{
+    (void)state;
+    for (int64_t batch = 1; batch < 3000; batch = batch * 2 + batch % 3)
+        for (int n = 2; n < 6; n += 3) {
+            dip_loader_options options = usual(1);
+            options.batch_size = batch;
+            options.n_prefetch = n;
+            dip_loader *loader;
+            assert_int_equal(dip_loader_open(&loader, &options), DIP_OK);
+            assert_true(loader->n_reserve > 0);
+            assert_true(loader->n_slots + loader->n_reserve <= n * batch);
+            dip_loader_close(loader);
+        }
+}
+
 static void impossible_options_are_refused(void **state)
 {
     (void)state;
@@ -588,7 +605,7 @@ static void impossible_options_are_refused(void **state)
         if (i == 0) options.batch_size = 0;
         if (i == 1) options.image_size = 0;
         if (i == 2) options.n_workers = 0;
-        if (i == 3) options.n_prefetch = 0;
+        if (i == 3) options.n_prefetch = 1;
         if (i == 4) options.context_length = 0;
         if (i == 5) options.batch_size = INT64_MAX / 2;
         dip_loader *loader;
@@ -615,6 +632,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_epoch_without_an_order_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(it_ends_at_any_time, setup, teardown),
         cmocka_unit_test_setup_teardown(batches_lie_in_lent_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(images_held_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(impossible_options_are_refused, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

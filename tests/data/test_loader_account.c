@@ -238,7 +238,7 @@ static void no_more_is_held_than_said(void **state)
     dip_batch batch;
     dip_account account;
     options.batch_size = 64;
-    options.n_prefetch = 3;
+    options.n_prefetch = 5;
     assert_int_equal(dip_account_open(&account, N_SHARDS), DIP_OK);
     assert_int_equal(dip_loader_open(&loader, &options), DIP_OK);
     assert_int_equal(dip_loader_start(loader, 0, 0, 0), DIP_OK);

@@ -57,12 +57,21 @@ static inline bool fuzz_decode_part(uint8_t *out, dip_image_decoder *decoder, di
     if (dip_image_start(decoder, &width, &height, &kind, data, n) != DIP_OK) return false;
     FUZZ_CHECK(width > 0 && height > 0 && (int64_t)width * height <= FUZZ_MAX_PIXELS);
     dip_box box = fuzz_box(width, height, data, n);
-    if (dip_image_finish(decoder, &image, &where, &kind, box, FUZZ_SIDE, FUZZ_SIDE) != DIP_OK)
+    if (dip_image_finish(decoder, &image, &where, &kind, box, FUZZ_SIDE, FUZZ_SIDE) != DIP_OK) {
+        FUZZ_CHECK(dip_image_start(decoder, &width, &height, &kind, data, n) == DIP_OK);
+        FUZZ_CHECK(dip_image_cut(decoder, resizer, out, FUZZ_SIDE, FUZZ_SIDE, &kind, box,
+                                 DIP_BICUBIC, 0) != DIP_OK);
         return false;
+    }
     FUZZ_CHECK(where.x >= 0 && where.x + where.width <= image.width + 1e-6);
     FUZZ_CHECK(where.y >= 0 && where.y + where.height <= image.height + 1e-6);
     FUZZ_CHECK(dip_resize_region(resizer, out, FUZZ_SIDE, FUZZ_SIDE, &image, where, DIP_BICUBIC,
                                  0) == DIP_OK);
+    static uint8_t cut[FUZZ_SIDE * FUZZ_SIDE * 3];
+    FUZZ_CHECK(dip_image_start(decoder, &width, &height, &kind, data, n) == DIP_OK);
+    FUZZ_CHECK(dip_image_cut(decoder, resizer, cut, FUZZ_SIDE, FUZZ_SIDE, &kind, box, DIP_BICUBIC,
+                             0) == DIP_OK);
+    FUZZ_CHECK(memcmp(cut, out, sizeof cut) == 0);
     return true;
 }
 

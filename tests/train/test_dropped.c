@@ -102,7 +102,7 @@ static void test_stopped_after_every_step(void **state)
     run_ok("whole", "");
     do {
         char *flags = dip_format("%s --workers %d --prefetch %d%s", data_flags, 1 + n_sessions % 4,
-                                 1 + n_sessions % 3, n_sessions ? " --resume latest" : "");
+                                 2 + n_sessions % 3, n_sessions ? " --resume latest" : "");
         status = tiny_run("pieces", flags, &always, NULL);
         free(flags);
         n_sessions++;
