@@ -20,7 +20,8 @@ static dip_status check(const dip_loader_options *o)
     if (o->batch_size < 1 || o->image_size < 1 || o->n_workers < 1 || o->n_workers > MAX_WORKERS ||
         o->n_prefetch < 2 || (o->encode && o->context_length < 1))
         return dip_fail(DIP_CONFIG,
-                        "loader: batch size %" PRId64 ", image size %d and context length %d must be "
+                        "loader: batch size %" PRId64
+                        ", image size %d and context length %d must be "
                         "at least 1, batches held (%d) 2, and workers 1 to %d (here %d)",
                         o->batch_size, o->image_size, o->context_length, o->n_prefetch, MAX_WORKERS,
                         o->n_workers);
