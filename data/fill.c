@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "core/rng.h"
-#include "data/augment_ops.h"
-#include "data/caption.h"
+#include "data/augment/augment_ops.h"
+#include "data/caption/caption.h"
 
 struct dip_filler {
     const dip_loader_options *options;

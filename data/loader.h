@@ -32,9 +32,9 @@
 #include "core/plan.h"
 #include "core/status.h"
 #include "data/account.h"
-#include "data/augment.h"
-#include "data/caption.h"
-#include "data/image.h"
+#include "data/augment/augment.h"
+#include "data/caption/caption.h"
+#include "data/image/image.h"
 #include "data/order.h"
 #include "data/samples.h"
 

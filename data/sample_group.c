@@ -7,7 +7,7 @@
 
 #include "core/file.h"
 #include "data/samples_internal.h"
-#include "data/tar.h"
+#include "data/shard/tar.h"
 
 enum {
     MAX_IMAGE_BYTES = 256 << 20,

@@ -9,7 +9,7 @@
 
 #include "core/file.h"
 #include "data/samples_internal.h"
-#include "data/tar.h"
+#include "data/shard/tar.h"
 
 enum {
     N_FILES = 4,          /* open at once; 10,000 shards need no 10,000 descriptors */

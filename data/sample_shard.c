@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "data/samples_internal.h"
-#include "data/shard_index_fit.h"
-#include "data/tar.h"
+#include "data/shard/shard_index_fit.h"
+#include "data/shard/tar.h"
 
 static const uint64_t max_shard_bytes = (uint64_t)UINT32_MAX * DIP_TAR_BLOCK_BYTES; /* 2 TiB */
 

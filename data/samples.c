@@ -10,8 +10,8 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "data/samples_internal.h"
-#include "data/tar.h"
-#include "data/utf8.h"
+#include "data/shard/tar.h"
+#include "data/caption/utf8.h"
 
 enum {
     MIN_THREADS = 16,

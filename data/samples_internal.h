@@ -8,7 +8,7 @@
 #define DIP_DATA_SAMPLES_INTERNAL_H
 
 #include "data/samples.h"
-#include "data/shard.h"
+#include "data/shard/shard.h"
 
 /* Where a member's bytes lie. Data in a tar begins at a multiple of 512 bytes, and never at 0. */
 typedef struct dip_sample_entry {

@@ -8,7 +8,7 @@
 
 #include "core/file.h"
 #include "core/plan.h"
-#include "data/image.h"
+#include "data/image/image.h"
 #include "model/folder.h"
 
 enum { DEFAULT_BATCH = 64, MAX_BATCH = 1 << 16, MAX_THREADS = 4096 };

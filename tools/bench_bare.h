@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
-#include "data/image.h"
+#include "data/image/image.h"
 #include "data/samples.h"
 
 typedef struct dip_picture {
@@ -30,7 +30,7 @@ dip_status dip_pictures_read(dip_pictures *all, const dip_samples *samples, int6
 void dip_pictures_free(dip_pictures *all);
 
 /* Images a second that n_threads decode whole to RGB, as libjpeg's manual does it: what no loader
- * that decodes whole images can exceed. What is no JPEG goes through data/image.h. */
+ * that decodes whole images can exceed. What is no JPEG goes through data/image/image.h. */
 dip_status dip_bare_rate(double *rate, const dip_pictures *all, int n_threads);
 
 #endif

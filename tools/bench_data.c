@@ -126,6 +126,7 @@ static dip_loader_options loader_options(const path *p, int n_workers)
         .n_workers = n_workers,
         .n_prefetch = PREFETCH,
         .shuffle = 1,
+        .last_batch = DIP_LAST_KEEP, /* all images, and none decoded for nothing */
         .decode = dip_decode_defaults(),
         .max_bad_fraction = 1,
         .augmentation = p->augmentation,
@@ -253,20 +254,35 @@ static void choose_workers(rounds *r, int most)
     r->workers[r->n_rates++] = most;
 }
 
+/* The path with so many workers between two bare rates on so many threads, whose mean counts: a
+ * machine that changes its speed does so for both. */
+static dip_status measure_between(double *bare, double *rate, path *p, const dip_pictures *all,
+                                  int n_threads, int n_workers, int64_t epoch)
+{
+    double before, after;
+    DIP_TRY(dip_bare_rate(&before, all, n_threads));
+    DIP_TRY(path_rate(rate, p, n_workers, epoch));
+    DIP_TRY(dip_bare_rate(&after, all, n_threads));
+    *bare = 2 / (1 / before + 1 / after);
+    return DIP_OK;
+}
+
 static dip_status measure(rounds *r, path *p, const dip_pictures *all,
                           const dip_string_list *shards)
 {
-    const int n_cores = dip_core_count();
+    const int n_cores = dip_core_count(), last = r->n_rates - 1;
     for (int64_t i = -1; i < p->o->repeat; i++) { /* the first warms caches */
         const int64_t at = i < 0 ? 0 : i;
         double seconds[N_STAGES] = {0};
         DIP_TRY(stage_seconds(seconds, all, p->samples, p->o));
         for (int k = 0; k < N_STAGES; k++) r->stage[k][at] = seconds[k];
-        DIP_TRY(dip_bare_rate(&r->bare[at], all, 1));
-        DIP_TRY(path_rate(&r->path[0][at], p, 1, at));
-        DIP_TRY(dip_bare_rate(&r->bare_all[at], all, n_cores));
-        for (int k = 1; k < r->n_rates; k++)
-            DIP_TRY(path_rate(&r->path[k][at], p, r->workers[k], at));
+        DIP_TRY(measure_between(&r->bare[at], &r->path[0][at], p, all, 1, 1, at));
+        for (int k = 1; k < last; k++) DIP_TRY(path_rate(&r->path[k][at], p, r->workers[k], at));
+        if (last > 0)
+            DIP_TRY(measure_between(&r->bare_all[at], &r->path[last][at], p, all, n_cores,
+                                    r->workers[last], at));
+        else
+            r->bare_all[at] = r->bare[at];
         if (p->o->peer) DIP_TRY(peer_rate(&r->peer[at], p->o, shards));
     }
     return DIP_OK;

@@ -8,7 +8,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
-#include "data/caption.h"
+#include "data/caption/caption.h"
 #include "data/pattern.h"
 
 enum { SECONDS_BETWEEN_LINES = 10 };

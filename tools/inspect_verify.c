@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "data/shard.h"
-#include "data/shard_index.h"
+#include "data/shard/shard.h"
+#include "data/shard/shard_index.h"
 #include "tools/inspect.h"
 
 enum { READ_BYTES = 1 << 20 };

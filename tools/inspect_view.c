@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/threads.h"
-#include "data/image.h"
+#include "data/image/image.h"
 #include "model/model.h"
 
 enum { THUMBNAIL_SIDE = 128 }; /* pixels of the longer side */

@@ -20,10 +20,10 @@
 
 #include "core/config.h"
 #include "core/status.h"
-#include "data/dedup.h"
+#include "data/dedup/dedup.h"
 #include "data/faults.h"
-#include "data/pairs.h"
-#include "data/shard_writer.h"
+#include "data/pairs/pairs.h"
+#include "data/shard/shard_writer.h"
 
 typedef struct shard_options {
     char *input, *input_format, *images, *output;

@@ -6,7 +6,7 @@
 
 #include "core/file.h"
 #include "data/pattern.h"
-#include "data/shard_names.h"
+#include "data/shard/shard_names.h"
 #include "tools/shard.h"
 
 static bool ends_with(const char *text, const char *end)

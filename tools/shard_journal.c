@@ -25,7 +25,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
-#include "data/utf8.h"
+#include "data/caption/utf8.h"
 #include "tools/shard.h"
 
 static const size_t max_journal_bytes = (size_t)1 << 40;

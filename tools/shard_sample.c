@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/image.h"
-#include "data/jpeg_encode.h"
+#include "data/image/image.h"
+#include "data/image/jpeg_encode.h"
 #include "data/samples.h"
 #include "tools/shard.h"
 

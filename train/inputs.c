@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "data/caption.h"
+#include "data/caption/caption.h"
 #include "model/evaluate.h"
 #include "train/run_folder.h"
 

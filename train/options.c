@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/caption.h"
+#include "data/caption/caption.h"
 #include "kernels/device.h"
 #include "loss/loss.h"
 

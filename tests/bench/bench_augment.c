@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "data/augment_ops.h"
+#include "data/augment/augment_ops.h"
 
 enum { SIZE = 224, N_BYTES = SIZE * SIZE * 3, N_ROUNDS = 20, N_IMAGES = 10 };
 

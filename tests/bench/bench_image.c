@@ -16,7 +16,7 @@
 #include <jpeglib.h>
 
 #include "core/file.h"
-#include "data/image.h"
+#include "data/image/image.h"
 
 enum { N_ROUNDS = 15, SIDE = 224, N_MADE = 32, MADE_W = 500, MADE_H = 375 };
 

@@ -7,7 +7,7 @@
 
 #include "core/file.h"
 #include "data/fill.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard_writer.h"
 
 typedef struct fill_shard {
     dip_shard_writer *writer;

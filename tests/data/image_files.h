@@ -10,7 +10,7 @@
 #include <zlib.h>
 
 #include "core/file.h"
-#include "data/image.h"
+#include "data/image/image.h"
 
 typedef struct bytes {
     uint8_t *data;

@@ -11,7 +11,7 @@
 #include "core/log.h"
 #include "core/scratch.h"
 #include "data/loader.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard_writer.h"
 
 /* What pair i is: DIP_N_FAULT_KINDS, good, or IMAGE_BROKEN, IMAGE_FORMAT, CAPTION_EMPTY,
  * CAPTION_UTF8. */

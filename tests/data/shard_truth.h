@@ -4,7 +4,7 @@
 #define DIP_TESTS_DATA_SHARD_TRUTH_H
 
 #include "data/samples.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 enum { MAX_SAMPLES = 16 };

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "data/augment_ops.h"
+#include "data/augment/augment_ops.h"
 
 /* The images of tests/golden/augment_make.py. The memory ends with the last pixel, so that a
  * sanitizer sees every read beyond it. */

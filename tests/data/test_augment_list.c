@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "core/rng.h"
-#include "data/augment_list.h"
+#include "data/augment/augment_list.h"
 
 static dip_augmentation *parse(const char *text)
 {

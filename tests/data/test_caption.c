@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/caption.h"
-#include "data/caption_text.h"
-#include "data/utf8.h"
+#include "data/caption/caption.h"
+#include "data/caption/caption_text.h"
+#include "data/caption/utf8.h"
 
 static dip_rng rng_of(uint64_t item)
 {

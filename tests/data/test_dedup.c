@@ -9,9 +9,9 @@
 #include <inttypes.h>
 
 #include "core/rng.h"
-#include "data/dedup.h"
+#include "data/dedup/dedup.h"
 #include "data/image_files.h"
-#include "data/jpeg_encode.h"
+#include "data/image/jpeg_encode.h"
 
 /* Eight bytes, the lowest first. */
 static uint64_t read_hex(const char *hex)

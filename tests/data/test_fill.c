@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 #include "core/scratch.h"
-#include "data/augment_ops.h"
+#include "data/augment/augment_ops.h"
 #include "data/fill_shard.h"
 
 enum { SIZE = 32, N_BYTES = SIZE * SIZE * 3, CONTEXT = 16, N_SAMPLES = 6, BROKEN = 4 };

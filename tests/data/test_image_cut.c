@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "data/resize_kernels.h"
+#include "data/image/resize_kernels.h"
 #include "image_jpeg.h"
 
 enum { MOST = 320 };

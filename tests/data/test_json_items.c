@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "core/scratch.h"
-#include "data/json_items.h"
+#include "data/pairs/json_items.h"
 
 static const char *folder;
 

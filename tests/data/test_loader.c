@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #include "data/loader_internal.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 enum {

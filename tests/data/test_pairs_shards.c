@@ -9,9 +9,9 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "data/pairs.h"
-#include "data/shard_files.h"
-#include "data/shard_writer.h"
+#include "data/pairs/pairs.h"
+#include "data/shard/shard_files.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 enum { PER_SHARD = 4, IMAGE_BYTES = 1000 };

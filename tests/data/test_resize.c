@@ -10,8 +10,8 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "data/image.h"
-#include "data/resize_kernels.h"
+#include "data/image/image.h"
+#include "data/image/resize_kernels.h"
 
 /* The images of tests/golden/resize_make.py. The memory ends with the last pixel, so that a
  * sanitizer sees every read beyond it. */

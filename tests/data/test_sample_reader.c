@@ -14,7 +14,7 @@
 
 #include "core/rng.h"
 #include "data/samples.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 enum { PAIR = DIP_NEEDS_IMAGE | DIP_NEEDS_CAPTION, IMAGE_BYTES = 6000 };

@@ -7,9 +7,9 @@
 
 #include <unistd.h>
 
-#include "data/caption.h"
+#include "data/caption/caption.h"
 #include "data/samples_internal.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 static const char *folder;

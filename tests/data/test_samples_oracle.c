@@ -10,7 +10,7 @@
 #include "core/rng.h"
 #include "data/quiet.h"
 #include "data/samples.h"
-#include "data/shard_index.h"
+#include "data/shard/shard_index.h"
 #include "data/tar_build.h"
 
 enum {

@@ -8,7 +8,7 @@
 
 #include <zlib.h>
 
-#include "data/shard.h"
+#include "data/shard/shard.h"
 #include "data/tar_build.h"
 
 static const char *folder;

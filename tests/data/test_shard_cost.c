@@ -13,7 +13,7 @@
 #define TAR_BUILD_BYTES (1 << 20)
 #include "data/quiet.h"
 #include "data/samples.h"
-#include "data/shard_index.h"
+#include "data/shard/shard_index.h"
 #include "data/tar_build.h"
 #include "sanitizers.h"
 

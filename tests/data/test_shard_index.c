@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "core/rng.h"
-#include "data/shard.h"
-#include "data/shard_index.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard.h"
+#include "data/shard/shard_index.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 static const char *folder;

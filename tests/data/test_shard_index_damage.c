@@ -11,7 +11,7 @@
 
 #include "core/log.h"
 #include "data/quiet.h"
-#include "data/shard_index.h"
+#include "data/shard/shard_index.h"
 #include "data/shard_truth.h"
 
 static const char *folder;

@@ -8,8 +8,8 @@
 
 #include "core/json.h"
 #include "data/pattern.h"
-#include "data/shard.h"
-#include "data/shard_writer.h"
+#include "data/shard/shard.h"
+#include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
 
 static const char *folder;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/augment.h"
+#include "data/augment/augment.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "data/caption.h"
-#include "data/utf8.h"
+#include "data/caption/caption.h"
+#include "data/caption/utf8.h"
 
 enum { N_CLEANS = DIP_CLEAN_CANONICALIZE + 1 };
 

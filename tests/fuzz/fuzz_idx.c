@@ -2,7 +2,7 @@
 #include "fuzz/fuzz.h"
 
 #include "core/file.h"
-#include "data/idx.h"
+#include "data/pairs/idx.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {

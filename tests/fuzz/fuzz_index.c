@@ -7,7 +7,7 @@
 
 #include "core/file.h"
 #include "data/samples.h"
-#include "data/shard_index.h"
+#include "data/shard/shard_index.h"
 
 enum { SHARD_BYTES_AT = 16, TAIL_BYTES = 4, MAX_SHARD_BYTES = 1 << 16 };
 

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "data/table.h"
+#include "data/pairs/table.h"
 
 static void read_rows(const char *path, char separator, size_t n)
 {

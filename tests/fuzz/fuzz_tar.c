@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "data/samples.h"
-#include "data/shard.h"
+#include "data/shard/shard.h"
 
 enum { BLOCK = 512, CHECKSUM_AT = 148, SIZE_AT = 124 };
 

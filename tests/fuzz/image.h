@@ -7,7 +7,7 @@
 
 #include "core/file.h"
 #include "core/rng.h"
-#include "data/image.h"
+#include "data/image/image.h"
 #include "fuzz/fuzz.h"
 
 /* The work of one input stays far below the time limit. */

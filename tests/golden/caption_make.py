@@ -4,7 +4,7 @@
 
 Lines: MODE IN OUT, both in hexadecimal UTF-8 with "-" before it. The captions are random rows of the pieces
 below. whitespace_underscore is open_clip 4.2's: whitespace after '_' became a space. Left out are captions
-that ftfy takes for mojibake or whose characters it composes (data/caption.h says that neither is done), and
+that ftfy takes for mojibake or whose characters it composes (data/caption/caption.h says that neither is done), and
 a final sigma before the long s, which has no capital of its own.
 """
 import random

@@ -3,7 +3,7 @@
     python phash_make.py > phash_expected.txt
 
 Two hashes a picture, row by row, highest frequency last, as 16 hexadecimal digits whose lowest bit
-is the mean: the definition in data/phash.h computed with Pillow and SciPy, and imagehash.phash,
+is the mean: the definition in data/dedup/phash.h computed with Pillow and SciPy, and imagehash.phash,
 which shrinks by another filter and so may differ in a few bits.
 """
 import pathlib

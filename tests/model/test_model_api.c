@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "core/json.h"
-#include "data/image.h"
+#include "data/image/image.h"
 #include "golden_model.h"
 #include "model/folder.h"
 #include "model/model.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "data/image.h"
+#include "data/image/image.h"
 
 static int fail(void)
 {
