@@ -39,7 +39,9 @@ dip_status dip_filler_open(dip_filler **out, const dip_loader_options *options)
     filler->options = options;
     DIP_TRY_GOTO(dip_sample_reader_open(&filler->reader, options->samples));
     DIP_TRY_GOTO(dip_captioner_open(&filler->captioner, &options->caption));
-    DIP_TRY_GOTO(dip_image_decoder_open_with(&filler->decoder, &options->decode));
+    dip_decode_options decode = options->decode;
+    decode.is_padded = true; /* by the sample reader */
+    DIP_TRY_GOTO(dip_image_decoder_open_with(&filler->decoder, &decode));
     DIP_TRY_GOTO(dip_resizer_open(&filler->resizer));
     if (list)
         DIP_TRY_GOTO(reserve(&filler->scratch, dip_augment_scratch_bytes(options->image_size)));

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "data/image/image.h"
 #include "data/samples_internal.h"
 #include "data/shard/tar.h"
 
@@ -162,14 +163,25 @@ static dip_status read_spans(dip_sample_reader *reader, int fd, span *first, spa
     const bool together = first->n_bytes > 0 && second->n_bytes > 0 && gap <= MAX_GAP_BYTES;
     first->at = 0;
     second->at = first->n_bytes + (together ? (size_t)gap : 0);
-    DIP_TRY(
-        make_room(reader, second->at + second->n_bytes + 1)); /* an empty member has a place too */
+    DIP_TRY(make_room(reader, second->at + second->n_bytes + DIP_IMAGE_PADDING));
     if (together && read_bytes(fd, reader->buffer, first->offset, second->at + second->n_bytes,
                                "data") == DIP_OK)
         return DIP_OK;
     DIP_TRY(read_bytes(fd, reader->buffer, first->offset, first->n_bytes, first->what));
     return read_bytes(fd, reader->buffer + second->at, second->offset, second->n_bytes,
                       second->what);
+}
+
+/* Zeros behind the image; a caption that begins there moves away. make_room has counted them. */
+static void pad_image(dip_sample_reader *reader, const span *image, span *caption)
+{
+    const size_t end = image->at + image->n_bytes;
+    if (caption->at >= image->at) {
+        memmove(reader->buffer + end + DIP_IMAGE_PADDING, reader->buffer + caption->at,
+                caption->n_bytes);
+        caption->at = end + DIP_IMAGE_PADDING;
+    }
+    memset(reader->buffer + end, 0, DIP_IMAGE_PADDING);
 }
 
 static dip_status check_crc(const dip_sample_reader *reader, const span *part, uint32_t crc)
@@ -206,6 +218,7 @@ dip_status dip_sample_read(dip_sample_reader *reader, dip_sample *sample, int64_
         if ((parts & DIP_NEEDS_CAPTION) && e->caption_block)
             DIP_TRY(check_crc(reader, &caption, crcs->caption));
     }
+    if (image.n_bytes > 0) pad_image(reader, &image, &caption);
     if ((parts & (DIP_NEEDS_IMAGE | DIP_IMAGE_HEAD)) && e->image_block)
         sample->image = reader->buffer + image.at;
     if ((parts & DIP_NEEDS_CAPTION) && e->caption_block)

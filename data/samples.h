@@ -49,8 +49,8 @@ typedef struct dip_sample {
     size_t image_bytes, caption_bytes;
     int64_t label; /* from cls, at most 2^31 - 1; -1: none, or not asked for (LABEL, NAMES_...) */
     /* after dip_sample_read, valid until the reader's next call; else NULL: */
-    const uint8_t *image;
-    const char *caption; /* not NUL-terminated: the bytes of the txt or json member */
+    const uint8_t *image; /* with DIP_IMAGE_PADDING zeros behind it */
+    const char *caption;  /* not NUL-terminated: the bytes of the txt or json member */
 } dip_sample;
 
 typedef struct dip_samples dip_samples;

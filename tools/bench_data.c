@@ -70,6 +70,7 @@ static dip_status stage_seconds(double seconds[N_STAGES], const dip_pictures *al
     double total[N_STAGES] = {0};
     if (!out) return dip_fail(DIP_NOMEM, "no memory for an image of %d pixels", size);
     decode.scale_in_dct = o->scale_in_dct;
+    decode.is_padded = true;
     DIP_TRY_GOTO(dip_sample_reader_open(&reader, samples));
     DIP_TRY_GOTO(dip_image_decoder_open_with(&decoder, &decode));
     DIP_TRY_GOTO(dip_resizer_open(&resizer));

@@ -24,6 +24,7 @@ enum {
     MARGIN = 2,             /* columns beside a crop from which upsampling takes colour */
     SCANS_AT_LIMIT = 30,    /* of an image of max_pixels; smaller ones may have more */
     SMALL_BYTES = 16 << 20, /* never too much, however low max_pixels */
+    KEPT_BYTES = 16 << 20,  /* of a file's copy, from image to image */
     OTHER_BYTES = 32 << 20  /* libjpeg's rows and tables */
 };
 
@@ -35,9 +36,11 @@ struct dip_jpeg {
     char reason[JMSG_LENGTH_MAX]; /* of the failure that jumped, with its kind and status */
     dip_fault_kind kind;
     dip_status status;
-    int max_scans;    /* for this image */
-    dip_pixels cmyk;  /* one row */
-    dip_pixels strip; /* the rows that were taken last */
+    int max_scans;      /* for this image */
+    dip_pixels input;   /* a file that came without padding */
+    const uint8_t *end; /* of the file, where padding begins */
+    dip_pixels cmyk;    /* one row */
+    dip_pixels strip;   /* the rows that were taken last */
     uint8_t *strip_rows;
     size_t strip_row; /* bytes from one to the next */
     JDIMENSION top;   /* the output's row that is the part's first */
@@ -60,6 +63,9 @@ static dip_fault_kind kind_of_message(int code)
 static void escape(j_common_ptr codec)
 {
     dip_jpeg *jpeg = codec->client_data;
+    /* What is wrong with the padding is that it was reached. */
+    if (jpeg->end && jpeg->codec.src->next_input_byte > jpeg->end)
+        codec->err->msg_code = JWRN_JPEG_EOF;
     codec->err->format_message(codec, jpeg->reason);
     jpeg->kind = kind_of_message(codec->err->msg_code);
     jpeg->status = codec->err->msg_code == JERR_OUT_OF_MEMORY ? DIP_NOMEM : DIP_FORMAT;
@@ -112,6 +118,7 @@ void dip_jpeg_close(dip_jpeg *jpeg)
     jpeg_destroy_decompress(&jpeg->codec);
     free(jpeg->cmyk.bytes);
     free(jpeg->strip.bytes);
+    free(jpeg->input.bytes);
     free(jpeg);
 }
 
@@ -179,22 +186,43 @@ static dip_status check_header(dip_jpeg *jpeg, dip_fault_kind *kind,
     return DIP_OK;
 }
 
+/* A copy with zeros behind it. */
+static dip_status pad(dip_jpeg *jpeg, const uint8_t *data, size_t n_bytes)
+{
+    if (jpeg->input.capacity > KEPT_BYTES) {
+        free(jpeg->input.bytes);
+        jpeg->input = (dip_pixels){0};
+    }
+    DIP_TRY(dip_pixels_reserve(&jpeg->input, n_bytes + DIP_IMAGE_PADDING));
+    memcpy(jpeg->input.bytes, data, n_bytes);
+    memset(jpeg->input.bytes + n_bytes, 0, DIP_IMAGE_PADDING);
+    return DIP_OK;
+}
+
+/* `data` is padded. */
+static dip_status read_header(dip_jpeg *jpeg, dip_fault_kind *kind, const uint8_t *data,
+                              size_t n_bytes, const dip_decode_options *options)
+{
+    struct jpeg_decompress_struct *codec = &jpeg->codec;
+    jpeg->end = data + n_bytes;
+    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
+    jpeg_mem_src(codec, data, n_bytes + DIP_IMAGE_PADDING);
+    jpeg_read_header(codec, TRUE);
+    dip_status status = check_header(jpeg, kind, options);
+    if (status != DIP_OK) jpeg_abort_decompress(codec);
+    return status;
+}
+
 dip_status dip_jpeg_start(dip_jpeg *jpeg, int *width, int *height, dip_fault_kind *kind,
                           const uint8_t *data, size_t n_bytes, const dip_decode_options *options)
 {
-    struct jpeg_decompress_struct *codec = &jpeg->codec;
-    jpeg_abort_decompress(codec); /* a start whose finish never came */
+    jpeg_abort_decompress(&jpeg->codec); /* a start whose finish never came */
     jpeg->max_scans = options->max_scans;
-    if (setjmp(jpeg->escape)) return refuse(jpeg, kind);
-    jpeg_mem_src(codec, data, n_bytes);
-    jpeg_read_header(codec, TRUE);
-    dip_status status = check_header(jpeg, kind, options);
-    if (status != DIP_OK) {
-        jpeg_abort_decompress(codec);
-        return status;
-    }
-    *width = (int)codec->image_width;
-    *height = (int)codec->image_height;
+    if (!options->is_padded) DIP_TRY(pad(jpeg, data, n_bytes));
+    DIP_TRY(
+        read_header(jpeg, kind, options->is_padded ? data : jpeg->input.bytes, n_bytes, options));
+    *width = (int)jpeg->codec.image_width;
+    *height = (int)jpeg->codec.image_height;
     return DIP_OK;
 }
 

@@ -213,6 +213,59 @@ static void damage_is_found_by_a_cut_too(void **state)
     close_desk(d);
 }
 
+/* Whoever pads a file, the verdict is the same; a file without its end is said to have none. */
+static void padding_changes_nothing(void **state)
+{
+    (void)state;
+    enum { N_CHANGES = 300, SIDE = 24 };
+    dip_decode_options options = dip_decode_defaults();
+    desk plain = open_desk(&options);
+    options.is_padded = true;
+    desk padded = open_desk(&options);
+    unsigned random = 53;
+    int n_refused = 0, n_premature = 0;
+    for (int r = 0; r < N_JPEG_RECIPES; r++) {
+        bytes file = make_jpeg(&jpeg_recipes[r], 131, 97, 1);
+        uint8_t *room = malloc(file.n + DIP_IMAGE_PADDING);
+        assert_non_null(room);
+        for (int i = 0; i < N_CHANGES; i++) {
+            const size_t at = 2 + below(&random, (int)file.n - 2), n = i % 3 ? file.n : at;
+            const uint8_t flip = (uint8_t)(i % 3 ? 1u << below(&random, 8) : 0);
+            dip_status status[2];
+            dip_fault_kind kind[2] = {0};
+            file.data[at] ^= flip;
+            memcpy(room, file.data, n);
+            memset(room + n, 0, DIP_IMAGE_PADDING);
+            for (int k = 0; k < 2; k++) {
+                const desk d = k ? padded : plain;
+                int width, height;
+                status[k] =
+                    dip_image_start(d.decoder, &width, &height, &kind[k], k ? room : file.data, n);
+                if (status[k] != DIP_OK) continue;
+                const dip_box all = {0, 0, width, height};
+                status[k] = dip_image_cut(d.decoder, d.resizer, k ? out : expected, SIDE, SIDE,
+                                          &kind[k], all, DIP_BICUBIC, 0);
+            }
+            file.data[at] ^= flip;
+            assert_int_equal(status[1], status[0]);
+            if (status[0] == DIP_OK)
+                assert_memory_equal(out, expected, SIDE * SIDE * 3);
+            else
+                assert_int_equal(kind[1], kind[0]);
+            n_refused += status[0] != DIP_OK;
+            if (n == file.n) continue;
+            assert_int_not_equal(status[0], DIP_OK);
+            n_premature += strstr(dip_error(), "Premature end") != NULL;
+        }
+        free(room);
+        free(file.data);
+    }
+    assert_true(n_refused > 3000 && n_refused < N_CHANGES * N_JPEG_RECIPES);
+    assert_true(n_premature > N_CHANGES / 3 * N_JPEG_RECIPES * 9 / 10); /* others lack a header */
+    close_desk(plain);
+    close_desk(padded);
+}
+
 static void cuts_out_of_order_are_refused(void **state)
 {
     (void)state;
@@ -238,11 +291,9 @@ static void cuts_out_of_order_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cuts_of_jpegs),
-        cmocka_unit_test(cuts_that_are_scaled_or_turned),
-        cmocka_unit_test(cuts_for_evaluation),
-        cmocka_unit_test(damage_is_found_by_a_cut_too),
-        cmocka_unit_test(cuts_out_of_order_are_refused),
+        cmocka_unit_test(cuts_of_jpegs),           cmocka_unit_test(cuts_that_are_scaled_or_turned),
+        cmocka_unit_test(cuts_for_evaluation),     cmocka_unit_test(damage_is_found_by_a_cut_too),
+        cmocka_unit_test(padding_changes_nothing), cmocka_unit_test(cuts_out_of_order_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
