@@ -15,7 +15,8 @@
  *          DIP_END; again for the next epoch; dip_loader_close.
  * Owns:    workers, and never more than n_prefetch * batch_size images: all but one batch of them
  *          in slots, that one for spares decoded ahead in training (4 + batch_size / 32, at most
- *          64). A batch is valid until the next dip_loader_next.
+ *          64). Where images are mixed, each worker has one more. A batch is valid until the next
+ *          dip_loader_next.
  * Threads: n_workers of its own; one consumer.
  * Ranks:   each process has a loader of its own with the same options but for `rank`; all call
  *          start and next alike. An error of one is an error of all.

@@ -15,7 +15,8 @@
 enum {
     N_FILES = 4,          /* open at once; 10,000 shards need no 10,000 descriptors */
     MAX_GAP_BYTES = 4096, /* between two members, to be read in one piece all the same */
-    BUFFER_STEP_BYTES = 1 << 16
+    BUFFER_STEP_BYTES = 1 << 16,
+    KEPT_BYTES = 16 << 20 /* of the buffer, from sample to sample */
 };
 
 typedef struct open_file {
@@ -129,7 +130,8 @@ typedef struct span {
 
 static dip_status make_room(dip_sample_reader *reader, size_t n_bytes)
 {
-    if (n_bytes <= reader->capacity) return DIP_OK;
+    const bool is_huge = reader->capacity > KEPT_BYTES && n_bytes <= KEPT_BYTES;
+    if (n_bytes <= reader->capacity && !is_huge) return DIP_OK;
     size_t capacity = (n_bytes + BUFFER_STEP_BYTES - 1) / BUFFER_STEP_BYTES * BUFFER_STEP_BYTES;
     free(reader->buffer); /* nothing in it is still wanted */
     reader->buffer = malloc(capacity);

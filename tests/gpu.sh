@@ -14,9 +14,9 @@ set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
 kernel_tests="test_matmul test_attention test_layernorm test_embed test_pool test_contrastive
-    test_optimizer test_backend test_cuda_host test_fp8"
-model_tests="test_stack test_gradients test_loss test_step test_training test_checkpoint
-    test_fp8_training"
+    test_optimizer test_backend test_cuda_host test_fp8 test_fp8_scales"
+model_tests="test_stack test_gradients test_loss test_step test_step_memory test_training test_update
+    test_checkpoint test_fp8_training"
 data=/usr/share/datasets/fashion-mnist
 
 fail()

@@ -29,8 +29,9 @@ typedef struct dip_pictures {
 dip_status dip_pictures_read(dip_pictures *all, const dip_samples *samples, int64_t most);
 void dip_pictures_free(dip_pictures *all);
 
-/* Images a second that n_threads decode whole to RGB, as libjpeg's manual does it: what no loader
- * that decodes whole images can exceed. What is no JPEG goes through data/image/image.h. */
+/* Images a second that n_threads decode whole to RGB, as libjpeg's manual does it. A loader goes
+ * beyond that only by what it leaves out for a crop and by zeros behind the file. What is no JPEG
+ * goes through data/image/image.h. */
 dip_status dip_bare_rate(double *rate, const dip_pictures *all, int n_threads);
 
 #endif

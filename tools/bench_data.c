@@ -1,4 +1,4 @@
-/* diptych bench data: how fast shards become batches, beside the decoder they cannot outrun.
+/* diptych bench data: how fast shards become batches, beside the bare decoder.
  *
  * Everything is measured in turn, round after round, so that a machine that is busy for a while is
  * busy for all; the figures are medians over the rounds, the ratios medians of each round's own. */

@@ -41,7 +41,8 @@ static const dip_option options[] = {
     {"workers", DIP_OPT_INT, AT(workers), "2", 1, 1024, NULL, false, "N",
      "Threads that read and decode. Changes the speed, never the result."},
     {"prefetch", DIP_OPT_INT, AT(prefetch), "4", 2, 64, NULL, false, "N",
-     "Batches of images held at most: the one that is trained on, spares, those decoded ahead."},
+     "Batches of images held at most: the one that is trained on, spares, and, from 3 on, those "
+     "decoded ahead."},
     {"max-bad-fraction", DIP_OPT_FLOAT, AT(max_bad_fraction), "0.1", 0, 1, NULL, false, "F",
      "Stop when more than this share of the samples of an epoch cannot be used."},
     {"max-dropped-lines", DIP_OPT_INT, AT(max_dropped_lines), "100000", 0, 1 << 30, NULL, false,

@@ -183,6 +183,7 @@ dip_status dip_image_start(dip_image_decoder *decoder, int *width, int *height,
                            dip_fault_kind *kind, const uint8_t *data, size_t n_bytes)
 {
     *width = *height = 0;
+    dip_jpeg_reset(decoder->jpeg);
     if (decoder->pixels.capacity > KEPT_BYTES) let_go(&decoder->pixels);
     if (decoder->turned.capacity > KEPT_BYTES) let_go(&decoder->turned);
     decoder->format = FORMAT_NONE;

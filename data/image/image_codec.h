@@ -1,4 +1,4 @@
-/* image_codec.h - inside image.c and image_cut.c: what a file is, and one decoder per format.
+/* image_codec.h - inside image.c: what a file is, and one decoder per format.
  *
  * A decoder states the size of an image and, later, fills pixels with the stored rows, before
  * any turning. On failure *kind says which line of the ledger it belongs to.                */
@@ -27,11 +27,13 @@ const char *dip_image_format_name(const uint8_t *data, size_t n_bytes);
  */
 void dip_alpha_over(uint8_t *rgb, const uint8_t *rgba, size_t n_pixels, const int over[3]);
 
-/* JPEG, by libjpeg-turbo: start, begin, rows in order by take or read, end. After any of these
- * there may be the next start. */
+/* JPEG, by libjpeg-turbo: reset, start, begin, rows in order by take or read, end. After any of
+ * these there may be the next reset. */
 typedef struct dip_jpeg dip_jpeg;
 dip_status dip_jpeg_open(dip_jpeg **jpeg);
 void dip_jpeg_close(dip_jpeg *jpeg); /* accepts NULL */
+/* Let go of the image before, finished or not, and of what is too large to be kept. */
+void dip_jpeg_reset(dip_jpeg *jpeg);
 dip_status dip_jpeg_start(dip_jpeg *jpeg, int *width, int *height, dip_fault_kind *kind,
                           const uint8_t *data, size_t n_bytes, const dip_decode_options *options);
 /* The part that holds the box is width x n_rows pixels, at 1/shrink of the size (1, 2, 4 or 8) or

@@ -1,7 +1,7 @@
 /* image_rows.h - inside data: the rows of an image on their way from a decoder to the resizer, a
  * few at a time, so that they are still in the nearest cache when they are read.
  *
- * image_cut.c brings the two together. What it gives is what a decode of the whole image and a
+ * image.c brings the two together. What it gives is what a decode of the whole image and a
  * resize of that give. */
 #ifndef DIP_DATA_IMAGE_ROWS_H
 #define DIP_DATA_IMAGE_ROWS_H

@@ -63,9 +63,9 @@ static dip_fault_kind kind_of_message(int code)
 static void escape(j_common_ptr codec)
 {
     dip_jpeg *jpeg = codec->client_data;
+    const struct jpeg_source_mgr *src = jpeg->codec.src; /* NULL: no memory for it */
     /* What is wrong with the padding is that it was reached. */
-    if (jpeg->end && jpeg->codec.src->next_input_byte > jpeg->end)
-        codec->err->msg_code = JWRN_JPEG_EOF;
+    if (src && src->next_input_byte > jpeg->end) codec->err->msg_code = JWRN_JPEG_EOF;
     codec->err->format_message(codec, jpeg->reason);
     jpeg->kind = kind_of_message(codec->err->msg_code);
     jpeg->status = codec->err->msg_code == JERR_OUT_OF_MEMORY ? DIP_NOMEM : DIP_FORMAT;
@@ -120,6 +120,14 @@ void dip_jpeg_close(dip_jpeg *jpeg)
     free(jpeg->strip.bytes);
     free(jpeg->input.bytes);
     free(jpeg);
+}
+
+void dip_jpeg_reset(dip_jpeg *jpeg)
+{
+    jpeg_abort_decompress(&jpeg->codec);
+    if (jpeg->input.capacity <= KEPT_BYTES) return;
+    free(jpeg->input.bytes);
+    jpeg->input = (dip_pixels){0};
 }
 
 /* One row of inverted CMYK (all four-component JPEGs are taken as Adobe's, as Pillow does) to
@@ -189,10 +197,6 @@ static dip_status check_header(dip_jpeg *jpeg, dip_fault_kind *kind,
 /* A copy with zeros behind it. */
 static dip_status pad(dip_jpeg *jpeg, const uint8_t *data, size_t n_bytes)
 {
-    if (jpeg->input.capacity > KEPT_BYTES) {
-        free(jpeg->input.bytes);
-        jpeg->input = (dip_pixels){0};
-    }
     DIP_TRY(dip_pixels_reserve(&jpeg->input, n_bytes + DIP_IMAGE_PADDING));
     memcpy(jpeg->input.bytes, data, n_bytes);
     memset(jpeg->input.bytes + n_bytes, 0, DIP_IMAGE_PADDING);
@@ -216,7 +220,6 @@ static dip_status read_header(dip_jpeg *jpeg, dip_fault_kind *kind, const uint8_
 dip_status dip_jpeg_start(dip_jpeg *jpeg, int *width, int *height, dip_fault_kind *kind,
                           const uint8_t *data, size_t n_bytes, const dip_decode_options *options)
 {
-    jpeg_abort_decompress(&jpeg->codec); /* a start whose finish never came */
     jpeg->max_scans = options->max_scans;
     if (!options->is_padded) DIP_TRY(pad(jpeg, data, n_bytes));
     DIP_TRY(
@@ -320,8 +323,8 @@ static dip_status begin_part(dip_jpeg *jpeg, int *width, int *n_rows, dip_rect *
     extent e = choose_extent(codec, box, shrink);
     jpeg_crop_scanline(codec, &e.left, &e.width); /* moves left to a block's border */
     jpeg->strip_row = ((size_t)e.width * 3 + DIP_ROWS_OVERREAD + 63) / 64 * 64;
-    DIP_TRY(dip_pixels_reserve(&jpeg->strip,
-                               jpeg->strip_row * (size_t)dip_rows_at_once((int)e.width) + 64));
+    DIP_TRY(dip_pixels_reserve(
+        &jpeg->strip, jpeg->strip_row * (size_t)dip_rows_at_once((int)e.width) + 64 + UNALIGNED));
     jpeg->strip_rows =
         jpeg->strip.bytes + (64 - (uintptr_t)jpeg->strip.bytes % 64) % 64 + UNALIGNED;
     DIP_TRY(dip_pixels_reserve(&jpeg->cmyk, (size_t)e.width * 4));

@@ -1,7 +1,6 @@
 /* Antialiased resizing that gives Pillow's bytes. Each axis is a table of taps (resize_axis.h). The
  * first pass is rounded to 8 bits; a pass whose size does not change is skipped. Only the asked-for
  * part of the result is computed.                                                            */
-#include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -362,7 +361,7 @@ dip_status dip_resize_request_region(dip_resize_request *q, int out_w, int out_h
 dip_status dip_resize_region(dip_resizer *resizer, uint8_t *out, int out_w, int out_h,
                              const dip_image *image, dip_rect region, dip_filter filter, int flip)
 {
-    dip_resize_request q;
+    dip_resize_request q = {0};
     DIP_TRY(dip_resize_request_region(&q, out_w, out_h, image->width, image->height, region, filter,
                                       flip));
     return dip_resize_image(resizer, out, image, &q);

@@ -66,8 +66,9 @@ TARGET void dip_resize_weigh_avx512(dip_taps *taps, int32_t *weights, double *sc
             _mm256_min_epi32(_mm512_cvttpd_epi32(border), _mm256_set1_epi32(o->in));
         const __m256i n_each = _mm256_sub_epi32(high, low);
         const __m512d first = _mm512_cvtepi32_pd(low);
+        const int most = _mm512_reduce_max_epi32(_mm512_zextsi256_si512(n_each));
         __m512d total = _mm512_setzero_pd();
-        for (int k = 0; k < n_taps; k++) {
+        for (int k = 0; k < most; k++) {
             __m512d x = _mm512_sub_pd(_mm512_add_pd(first, each(k)), centre);
             x = _mm512_mul_pd(_mm512_add_pd(x, each(0.5)), each(o->stretch));
             const __mmask8 inside = _mm256_cmpgt_epi32_mask(n_each, _mm256_set1_epi32(k));
@@ -76,11 +77,14 @@ TARGET void dip_resize_weigh_avx512(dip_taps *taps, int32_t *weights, double *sc
             _mm512_storeu_pd(scratch + (size_t)k * DIP_RESIZE_LANES, x);
         }
         const __m512d reciprocal = _mm512_div_pd(each(1 << DIP_RESIZE_BITS), total);
-        for (int k = 0; k < n_taps; k++) {
+        for (int k = 0; k < most; k++) {
             const __m512d x = _mm512_loadu_pd(scratch + (size_t)k * DIP_RESIZE_LANES);
             _mm256_mask_i32scatter_epi32(weights + k, asked, places,
                                          normalise(x, total, reciprocal), sizeof *weights);
         }
+        for (int k = most; k < n_taps; k++)
+            _mm256_mask_i32scatter_epi32(weights + k, asked, places, _mm256_setzero_si256(),
+                                         sizeof *weights);
         int32_t firsts[DIP_RESIZE_LANES], counts[DIP_RESIZE_LANES];
         _mm256_storeu_si256((__m256i *)firsts, low);
         _mm256_storeu_si256((__m256i *)counts, n_each);

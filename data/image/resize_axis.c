@@ -27,7 +27,10 @@ static dip_status pack(dip_axis *a)
     enum { G = DIP_RESIZE_GROUP };
     const size_t n_weights = a->stride * (size_t)a->key.n;
     a->packed = dip_resize_room(a->packed, &a->packed_capacity, 2 * n_weights, sizeof *a->packed);
-    if (!a->packed) return dip_fail(DIP_NOMEM, "not enough memory to resize an image");
+    if (!a->packed) {
+        a->key.n = 0; /* the next one is new: its reader has not seen these taps */
+        return dip_fail(DIP_NOMEM, "not enough memory to resize an image");
+    }
     int16_t *packed = a->packed;
     for (size_t i = 0; i < n_weights; i += G, packed += 2 * G)
         for (int k = 0; k < G; k++) {

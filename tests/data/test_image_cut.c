@@ -95,7 +95,7 @@ static void cuts_of_jpegs(void **state)
     for (int r = 0; r < N_JPEG_RECIPES; r++)
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
             bytes file = make_jpeg(&jpeg_recipes[r], sizes[s][0], sizes[s][1], random);
-            for (int i = 0; i < 6; i++) {
+            for (int i = 0; i < 7; i++) { /* each by every set in turn */
                 const dip_box box = random_box(&random, sizes[s][0], sizes[s][1]);
                 int w = 1 + (int)below(&random, 300), h = 1 + (int)below(&random, 300);
                 if (i == 1 && box.width <= MOST) w = box.width;

@@ -181,6 +181,60 @@ static void kernels_agree(void **state)
     for (int i = 0; i < 4; i++) dip_resizer_close(resizers[i]);
 }
 
+/* Some outputs of an axis from `in` to `out` samples, by every set of kernels. */
+static void check_weights(int in, int out, int first, int n, double from, double length,
+                          bool is_cubic)
+{
+    const double scale = length / out, reduction = scale < 1 ? 1 : scale;
+    const double support = (is_cubic ? 2 : 1) * reduction;
+    const size_t n_most = (size_t)ceil(support) * 2 + 1, stride = (n_most + 3) / 4 * 4;
+    const dip_outputs outputs = {.first = first,
+                                 .n = n,
+                                 .in = in,
+                                 .from = from,
+                                 .scale = scale,
+                                 .support = support,
+                                 .stretch = 1 / reduction,
+                                 .is_cubic = is_cubic,
+                                 .stride = stride};
+    const size_t n_bytes = (size_t)n * stride * sizeof(int32_t);
+    int32_t *expected = malloc(n_bytes), *weights = malloc(n_bytes);
+    double *scratch = malloc(DIP_RESIZE_LANES * stride * sizeof *scratch);
+    dip_taps *wanted = malloc((size_t)n * sizeof *wanted), *taps = malloc((size_t)n * sizeof *taps);
+    dip_resize_weigh_c(wanted, expected, scratch, &outputs);
+    for (int i = 1; i < 4; i++) {
+        if (!kernels_of(i)) continue;
+        memset(weights, 0x5a, n_bytes);
+        kernels_of(i)->weigh(taps, weights, scratch, &outputs);
+        for (int k = 0; k < n; k++) {
+            assert_int_equal(taps[k].first, wanted[k].first);
+            assert_int_equal(taps[k].n, wanted[k].n);
+            assert_ptr_equal(taps[k].weights, weights + (size_t)k * stride);
+        }
+        if (memcmp(weights, expected, n_bytes) != 0)
+            fail_msg("%s kernels, %d to %d: other weights", kernels_of(i)->name, in, out);
+    }
+    free(expected);
+    free(weights);
+    free(scratch);
+    free(wanted);
+    free(taps);
+}
+
+/* In the first two, a weight is a whole number and a half but for the last bit of its quotient. */
+static void weights_agree(void **state)
+{
+    (void)state;
+    check_weights(8, 1, 0, 1, 0x1.2dfb2fe46fca7p+1, 1.5, true);
+    check_weights(8, 1, 0, 1, 0x1.246c141864d7dp+1, 1.5, true);
+    check_weights(60000, 1, 0, 1, 0, 60000, true);
+    check_weights(1, 9, 0, 9, 0, 1, true);
+    for (int i = 1; i < 40; i++) {
+        check_weights(500, 17 * i, i / 2, i, 0, 500, i % 2);
+        check_weights(375, 224, 0, 224, 0.125 * i, 375 - 0.25 * i, i % 2);
+    }
+}
+
 static void refuses_a_region_outside(void **state)
 {
     (void)state;
@@ -302,6 +356,7 @@ int main(void)
         cmocka_unit_test(equals_pillow_and_torchvision),
         cmocka_unit_test(regions_equal_pillow),
         cmocka_unit_test(kernels_agree),
+        cmocka_unit_test(weights_agree),
         cmocka_unit_test(refuses_a_region_outside),
         cmocka_unit_test(refuses_a_box_outside),
         cmocka_unit_test(keeps_a_constant),

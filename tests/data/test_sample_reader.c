@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/rng.h"
+#include "data/image/image.h"
 #include "data/samples.h"
 #include "data/shard/shard_writer.h"
 #include "data/tar_build.h"
@@ -77,6 +78,7 @@ static dip_status read_pair(dip_sample_reader *reader, int64_t index, char mark,
     snprintf(wanted, sizeof wanted, "%c %d", mark, (int)index);
     assert_int_equal(sample.image_bytes, IMAGE_BYTES);
     assert_string_equal((const char *)sample.image, wanted);
+    for (int i = 0; i < DIP_IMAGE_PADDING; i++) assert_true(sample.image[IMAGE_BYTES + i] == 0);
     assert_string_equal(sample.caption, wanted);
     return DIP_OK;
 }

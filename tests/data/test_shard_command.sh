@@ -1,7 +1,6 @@
 #!/bin/sh
 # diptych shard: folders, tables and IDX arrays, good and bad, and what it says about them.
 # Usage: sh test_shard_command.sh path/to/diptych scratch-dir
-set -u
 . "$(dirname "$0")/shard_check.sh"
 
 # A folder: sorted by path, captions as they are; what is no pair is left out and named.
@@ -114,8 +113,8 @@ is "captions" 3 "$(tar xOf "$scratch/o7/0.tar" 000000299.txt | sort -u | grep -c
 # Held-out samples: about the fraction, none on both sides, a matter of name and seed alone.
 expect 0 --input "$scratch/images" $idx --output "$scratch/o8/train/{0..}.tar" --seed 5 --json \
     --holdout 0.2 --holdout-output "$scratch/o8/test/{0..}.tar"
-test=$(figure holdout_samples)
-train=$(figure samples)
+test=$(number holdout_samples)
+train=$(number samples)
 is "both sides together" 300 $((test + train))
 [ "$test" -gt 30 ] && [ "$test" -lt 90 ] || complain "held out $test of 300"
 

@@ -1,7 +1,6 @@
 #!/bin/sh
 # diptych shard: JSON lines, COCO captions, Karpathy's splits, folders of classes, other shards.
 # Usage: sh test_shard_inputs.sh path/to/diptych scratch-dir
-set -u
 . "$(dirname "$0")/shard_check.sh"
 
 in=$scratch/in
@@ -30,7 +29,7 @@ not json
 END
 printf '{"image": "three.webp", "caption": "third"}' >>"$in/list.jsonl" # no newline at the end
 expect 0 --input "$in/list.jsonl" --output "$scratch/jsonl/{0..}.tar" --json
-is "jsonl samples" 3 "$(figure samples)"
+is "jsonl samples" 3 "$(number samples)"
 holds "$scratch/jsonl/0.tar" 000000000.txt 'first
 again "quoted" é'
 holds "$scratch/jsonl/0.tar" 000000001.txt 'second
@@ -40,7 +39,7 @@ tar xOf "$scratch/jsonl/0.tar" 000000002.webp | cmp -s - "$in/three.webp" || com
 for place in 2 4 5 7 8 9 10 11 14; do says "$out" "list.jsonl: line $place\""; done
 says "$out" 'list.jsonl: gone"'
 says "$out" 'line 12: cannot open'
-is "jsonl left out" 11 "$(figure left_out)"
+is "jsonl left out" 11 "$(number left_out)"
 printf '{"file_name": "one.png", "text": "t"}\n' >"$in/hf.jsonl"
 expect 0 --input "$in/hf.jsonl" --output "$scratch/jsonl2/{0..}.tar" --images "$in/a" \
     --image-key file_name --caption-key text
@@ -74,7 +73,7 @@ cat >"$in/coco.json" <<'END'
                  {"id": 7, "image_id": "x", "caption": "three"}]}
 END
 expect 0 --input "$in/coco.json" --output "$scratch/coco/{0..}.tar" --json
-is "coco samples" 3 "$(figure samples)"
+is "coco samples" 3 "$(number samples)"
 holds "$scratch/coco/0.tar" 000000000.txt two
 holds "$scratch/coco/0.tar" 000000001.txt 'one
 eins'
@@ -83,7 +82,7 @@ for place in 'images[3]' 'images[4]' 'images[5]' 'annotations[3]' 'annotations[4
     'annotations[5]'; do
     says "$out" "$place"
 done
-is "coco left out" 6 "$(figure left_out)"
+is "coco left out" 6 "$(number left_out)"
 # Two ids that are one number in floating point must not share captions.
 cat >"$in/large.json" <<'END'
 {"images": [{"id": 9007199254740993, "file_name": "a/one.png"}, {"id": 1, "file_name": "b/two.jpg"}],
@@ -91,7 +90,7 @@ cat >"$in/large.json" <<'END'
                  {"image_id": 1, "caption": "two"}]}
 END
 expect 0 --input "$in/large.json" --output "$scratch/large/{0..}.tar" --json
-is "samples with ids that can be told apart" 1 "$(figure samples)"
+is "samples with ids that can be told apart" 1 "$(number samples)"
 says "$out" "below 2^53"
 mkdir "$scratch/elsewhere"
 cp "$in/coco.json" "$scratch/elsewhere"
@@ -125,14 +124,14 @@ cat >"$in/dataset.json" <<'END'
  {"filename": "a/one.png", "split": "val", "sentences": []}]}
 END
 expect 0 --input "$in/dataset.json" --output "$scratch/k1/{0..}.tar" --json
-is "karpathy samples" 3 "$(figure samples)"
-is "karpathy left out" 2 "$(figure left_out)"
+is "karpathy samples" 3 "$(number samples)"
+is "karpathy left out" 2 "$(number left_out)"
 holds "$scratch/k1/0.tar" 000000000.txt 'One.
 Uno.'
 holds "$scratch/k1/0.tar" 000000002.txt Three.
 expect 0 --input "$in/dataset.json" --output "$scratch/k2/{0..}.tar" --json \
     --karpathy-split train,restval
-is "train and restval" 2 "$(figure samples)"
+is "train and restval" 2 "$(number samples)"
 holds "$scratch/k2/0.tar" 000000001.txt Two.
 expect 2 --input "$in/dataset.json" --output "$scratch/none/{0..}.tar" --karpathy-split train,dev
 says "$err" "no image is of the split 'dev'; the splits are train, restval, test, val"
@@ -147,8 +146,8 @@ cp "$jpg" "$scratch/classes/cat/1.jpg"
 cp "$jpg" "$scratch/classes/stray.jpg"
 printf 'GIF89a' >"$scratch/classes/cat/3.gif"
 expect 0 --input "$scratch/classes" --input-format classes --output "$scratch/c1/{0..}.tar" --json
-is "class samples" 3 "$(figure samples)"
-is "class left out" 2 "$(figure left_out)"
+is "class samples" 3 "$(number samples)"
+is "class left out" 2 "$(number left_out)"
 is "classnames" "bird cat dog" "$(words <"$scratch/c1/classnames.txt")"
 is "class members" "000000000.jpg 000000000.cls 000000001.jpg 000000001.cls 000000002.png 000000002.cls" \
     "$(tar tf "$scratch/c1/0.tar" | words)"
@@ -176,8 +175,8 @@ printf '<html>' >"$w/k7.jpg"; printf 'a page' >"$w/k7.txt"
 (cd "$w" && tar cf ../in1.tar k1.* k2.* k3.* && tar cf ../in2.tar k4.* k5.* k6.* k7.* k1.jpg k1.txt)
 expect 0 --input "$scratch/in1.tar::$scratch/in2.tar" --output "$scratch/re/{0..}.tar" --json \
     --samples-per-shard 3
-is "samples of shards" 4 "$(figure samples)"
-is "left out of shards" 4 "$(figure left_out)"
+is "samples of shards" 4 "$(number samples)"
+is "left out of shards" 4 "$(number left_out)"
 for key in k4 k5 k6 k7; do says "$out" "$key\""; done
 is "members" "000000000.jpg 000000000.txt 000000000.json 000000000.seg.png 000000001.PNG \
 000000001.cls 000000002.png 000000002.json" "$(tar tf "$scratch/re/0.tar" | words)"
@@ -195,7 +194,7 @@ cmp -s "$scratch/re/0.tar" "$scratch/re3/0.tar" || complain "the index changes t
 # A byte that differs from the index is named.
 printf X | dd of="$scratch/re2/1.tar" bs=1 seek=600 conv=notrunc 2>/dev/null
 expect 0 --input "$scratch/re2" --output "$scratch/re4/{0..}.tar" --json
-is "samples beside damage" 3 "$(figure samples)"
+is "samples beside damage" 3 "$(number samples)"
 says "$out" "bytes differ from the index"
 says "$out" "1.tar/000000003"
 # Damage in a header: what is missing is not joined over it.
@@ -203,7 +202,7 @@ blocks=$((($(wc -c <"$jpg") + 511) / 512))
 printf X | dd of="$scratch/in1.tar" bs=1 seek=$((512 * (1 + blocks))) conv=notrunc 2>/dev/null
 expect 0 --input "$scratch/in1.tar::$scratch/in2.tar" --output "$scratch/re5/{0..}.tar" --json
 says "$out" "damaged or truncated tar"
-is "samples beside a damaged header" 3 "$(figure samples)"
+is "samples beside a damaged header" 3 "$(number samples)"
 expect 2 --input "$scratch/in9.tar" --output "$scratch/none/{0..}.tar"
 printf 'x' >"$scratch/text.tar"
 expect 2 --input "$scratch/text.tar" --output "$scratch/none/{0..}.tar"

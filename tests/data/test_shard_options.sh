@@ -1,7 +1,6 @@
 #!/bin/sh
 # diptych shard: what is chosen, where it goes, how images are made; the same for any number of
 # threads. Usage: sh test_shard_options.sh path/to/diptych scratch-dir
-set -u
 . "$(dirname "$0")/shard_check.sh"
 
 corpus=$golden/image_corpus
@@ -54,7 +53,7 @@ is "a shard a sample" 64 "$(ls "$out0/tiny/"*.tar | wc -l | tr -d ' ')"
 
 # A part: so many, or about a fraction; a larger part holds the smaller one.
 expect 0 --input "$in" --output "$out0/ten/{0..}.tar" --sample 10 --json --seed 4
-is "ten" 10 "$(figure samples)"
+is "ten" 10 "$(number samples)"
 expect 0 --input "$in" --output "$out0/twenty/{0..}.tar" --sample 20 --seed 4
 for caption in $(captions "$out0/ten"); do
     case " $(captions "$out0/twenty") " in
@@ -65,7 +64,7 @@ done
 expect 0 --input "$in" --output "$out0/ten5/{0..}.tar" --sample 10 --seed 5
 [ "$(captions "$out0/ten")" = "$(captions "$out0/ten5")" ] && complain "the seed draws nothing"
 expect 0 --input "$in" --output "$out0/half/{0..}.tar" --sample 0.5 --json
-[ "$(figure samples)" -gt 16 ] && [ "$(figure samples)" -lt 48 ] || complain "half: $(figure samples)"
+[ "$(number samples)" -gt 16 ] && [ "$(number samples)" -lt 48 ] || complain "half: $(number samples)"
 expect 0 --input "$in" --output "$out0/more/{0..}.tar" --sample 1000
 for bad in 0 1.5 -1 x 0.0 ''; do
     expect 2 --input "$in" --output "$scratch/none/{0..}.tar" "--sample=$bad"
@@ -105,11 +104,11 @@ expect 2 --input "$in" --output "$scratch/none/{0..}.tar" --split a=0.5,b=0.5 --
 
 # Limits on sizes and captions.
 expect 0 --input "$in" --output "$out0/size/{0..}.tar" --min-size 2 --max-aspect 3 --json
-is "one_pixel and line left out" 56 "$(figure samples)"
+is "one_pixel and line left out" 56 "$(number samples)"
 says "$out" "--min-size is 2"
 says "$out" '"outside the limits asked for":	8'
 expect 0 --input "$in" --output "$out0/long/{0..}.tar" --min-caption 17 --json
-is "captions of 17 characters" 55 "$(figure samples)"
+is "captions of 17 characters" 55 "$(number samples)"
 mkdir "$scratch/lines"
 cp "$png" "$scratch/lines/a.png"
 printf 'much too long a caption\nshort\n\303\251\303\251\303\251\n\n' >"$scratch/lines/a.txt"
@@ -125,11 +124,11 @@ printf 'cut' >"$scratch/broken/a.txt"
 cp "$png" "$scratch/broken/b.png"
 printf 'whole' >"$scratch/broken/b.txt"
 expect 0 --input "$scratch/broken" --output "$out0/unseen/{0..}.tar" --json
-is "not decoded" 2 "$(figure samples)"
+is "not decoded" 2 "$(number samples)"
 for options in --check-images "--dedup near" "--resize 8"; do
     # shellcheck disable=SC2086
     expect 0 --input "$scratch/broken" --output "$out0/seen/{0..}.tar" --json --overwrite $options
-    is "decoded by $options" 1 "$(figure samples)"
+    is "decoded by $options" 1 "$(number samples)"
     says "$out" '"broken or truncated image":	1'
 done
 
@@ -187,8 +186,8 @@ expect 2 --input "$in" --output "$scratch/none/{0..}.tar" --resize-mode stretch
 
 # Copies: the first of the order stays, in whatever output it is.
 expect 0 --input "$in" --output "$out0/exact/{0..}.tar" --dedup exact --json
-is "different files" 16 "$(figure samples)"
-is "exact copies" 48 "$(figure left_out)"
+is "different files" 16 "$(number samples)"
+is "exact copies" 48 "$(number left_out)"
 says "$out" '"duplicate of another sample":	48'
 says "$out" '"the same bytes as 001"'
 is "the first stay" "$(seq 16 | words)" "$(captions "$out0/exact")"
@@ -197,7 +196,7 @@ is "one of each over all outputs" "$(seq 16 | words)" \
     "$(captions "$out0/exact2/a" "$out0/exact2/b")"
 # The three samplings of one picture, the progressive one and the resized one are near copies.
 expect 0 --input "$out0/q95/0.tar::$all/0.tar" --output "$out0/near/{0..}.tar" --dedup near --json
-near=$(figure samples)
+near=$(number samples)
 [ "$near" -le 16 ] && [ "$near" -ge 5 ] || complain "near: $near stay"
 says "$out" '"looks like 0.tar/000000000, '
 

@@ -1,7 +1,6 @@
 #!/bin/sh
 # diptych shard: killed and interrupted runs are taken up, and end as a run in one go does.
 # Usage: sh test_shard_resume.sh path/to/diptych scratch-dir
-set -u
 . "$(dirname "$0")/shard_check.sh"
 
 corpus=$golden/image_corpus

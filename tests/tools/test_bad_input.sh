@@ -2,44 +2,9 @@
 # Bad input on the command line, kind by kind: what is dropped is counted and named, what is refused
 # is refused before anything is written, with exit status 2 and every mistake at once.
 # Usage: sh test_bad_input.sh path/to/diptych scratch-dir
-set -u
-diptych=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
-scratch=$2
-golden=$(cd "$(dirname "$0")/../golden" && pwd)
-rm -rf "$scratch"
-mkdir -p "$scratch/members" || exit 1
+. "$(dirname "$0")/../check.sh"
 cd "$scratch" || exit 1
-failures=0
-
-complain()
-{
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect STATUS WORDS...: run the program, leave its output in the files out and err.
-expect()
-{
-    wanted=$1
-    shift
-    "$diptych" "$@" >out 2>err
-    status=$?
-    [ "$status" -eq "$wanted" ] ||
-        complain "diptych $(echo "$*" | cut -c1-200): exit $status, not $wanted: $(tail -n 3 err | cut -c1-300)"
-}
-
-# says PART...: each is on standard error
-says()
-{
-    for part in "$@"; do
-        grep -qF -- "$part" err || complain "\"$part\" is not in: $(head -c 800 err)"
-    done
-}
-
-number()
-{
-    sed -n "s/.*\"$1\":\([0-9.e+-]*\).*/\1/p" out
-}
+mkdir members
 
 # refused WORDS...: pretrain --config run.json --name refused WORDS... ends with 2 and leaves nothing
 refused()
@@ -97,7 +62,7 @@ pair ten_mb && head -c 10000000 /dev/zero | tr '\0' b >members/ten_mb.txt
 for i in 1 2 3 4; do pair fine$i; done
 pack captions
 trained 4 --train-data captions.tar
-says "empty caption: captions.tar: empty" "caption is not UTF-8: captions.tar: latin" \
+says "$err" "empty caption: captions.tar: empty" "caption is not UTF-8: captions.tar: latin" \
     "caption is not UTF-8: captions.tar: surrogate" "captions.tar: ten_mb" \
     "4 samples could not be used"
 
@@ -123,7 +88,7 @@ for value in null 5 '["a"]' '{"a": "b"}' '"a", "caption": "b"' '"two"' '"three"'
 done
 pack json
 trained 5 --train-data json.tar --json-text-key caption
-says "half of a surrogate pair" "'caption' in its .json is not a string" "is there twice"
+says "$err" "half of a surrogate pair" "'caption' in its .json is not a string" "is there twice"
 
 # --- pairs that are none, images that are none
 for i in 1 2 3 4; do pair good$i; done
@@ -136,32 +101,32 @@ printf 'GIF89a\001\000\001\000\000\000\000' >members/gif.jpg && printf x >member
 pair short && head -c 200 "$golden/model/0.png" >members/short.png
 pack images
 trained 7 --train-data images.tar
-says "image without caption: images.tar: alone" "caption without image: images.tar: words" \
+says "$err" "image without caption: images.tar: alone" "caption without image: images.tar: words" \
     "images.tar: cut (JPEG: Premature end" "images.tar: page" "images.tar: gif" \
     "images.tar: nothing" "images.tar: short" "7 samples could not be used"
 expect 2 pretrain --config run.json --name stopped --train-data images.tar --max-bad-fraction 0.2
-says "max_bad_fraction"
+says "$err" "max_bad_fraction"
 rm -rf logs
 
 # --- shards
 : >members/later && pack filler
 head -c 3500 good.tar >cut.tar
 trained 1 --train-data 'good.tar::cut.tar'
-says "damaged or truncated tar: cut.tar: at byte"
+says "$err" "damaged or truncated tar: cut.tar: at byte"
 : >zero.tar
 refused --train-data zero.tar
-says "zero.tar"
+says "$err" "zero.tar"
 printf '<html>gone</html>' >html.tar
 refused --train-data html.tar
-says "html.tar: not a tar file" "web page"
+says "$err" "html.tar: not a tar file" "web page"
 gzip -c good.tar >gz.tar
 refused --train-data gz.tar
-says "gz.tar: not a tar file" "gzip"
+says "$err" "gz.tar: not a tar file" "gzip"
 refused --train-data 'good.tar::{0..2}.tar'
-says "3 of 4 files cannot be read" "0.tar: No such file" "2.tar: No such file"
+says "$err" "3 of 4 files cannot be read" "0.tar: No such file" "2.tar: No such file"
 refused --train-data ''
 refused --train-data filler.tar
-says "no usable sample"
+says "$err" "no usable sample"
 
 # --- configuration files
 config()
@@ -170,7 +135,7 @@ config()
     shift
     expect 2 pretrain --config bad.json --train-data good.tar \
         --tokenizer "$golden/model/spiece.model" --logs logs
-    says "$@"
+    says "$err" "$@"
     [ -e logs ] && complain "a refusal left logs"
 }
 config '{"batch_size": 2,}' "bad.json, line 1, column 17"
@@ -184,53 +149,53 @@ config '{"batch_size": 9223372036854775808, "epoch": 3, "lr": "1", "wd": true, "
 config '{"batch_size": 2, "batch-size": 3}' "given twice"
 config '{"batch_size": 2, "batch_size": 3}' "batch_size"
 expect 2 pretrain --config none.json
-says "cannot open none.json"
+says "$err" "cannot open none.json"
 
 # --- values, and words
 refused --batch-size 0 --epocs 3 --lr inf --wd 12x --precision fp16 --beta1 1 --warmup
-says '--batch-size: "0"' "did you mean --epochs?" '--lr: "inf"' '--wd: "12x"' '--precision: "fp16"' \
-    '--beta1: "1"' "--warmup: the value is missing"
+says "$err" '--batch-size: "0"' "did you mean --epochs?" '--lr: "inf"' '--wd: "12x"' \
+    '--precision: "fp16"' '--beta1: "1"' "--warmup: the value is missing"
 refused --batch-size -3
 refused --lr nan
 refused --lr 1 --lr 2
-says "given twice"
+says "$err" "given twice"
 refused stray
-says "stray"
+says "$err" "stray"
 refused --warmup 100
-says "--warmup 100 is more than the run's 3 steps"
+says "$err" "--warmup 100 is more than the run's 3 steps"
 refused --batch-size 7
-says "6 pairs, fewer than one batch of 7"
+says "$err" "6 pairs, fewer than one batch of 7"
 expect 2 pretrain --config run.json --crop-scale-min 0.9 --crop-scale-max 0.5 --image-std 0 \
     --zeroshot-data good.tar --loss infonc --model VIT-B-32 --tokenizer none.model --resume nowhere \
     --name a/b
-says "--crop-scale-min 0.9 is above" "--image-std 0" "--zeroshot-data needs" "--loss 'infonc'" \
+says "$err" "--crop-scale-min 0.9 is above" "--image-std 0" "--zeroshot-data needs" "--loss 'infonc'" \
     "did you mean ViT-B-32?" "none.model" "--resume 'nowhere'" "--name 'a/b'"
 printf '{"embed_dim": 16, "vision_cfg": {"image_size": 17, "patch_size": 4, "width": 30,
 "head_width": 16, "layer": 2, "timm_model_name": "resnet50"}, "text_cfg": {"width": 16, "heads": 3}}' >heads.json
 refused --model heads.json
-says head_width heads "layers" timm
+says "$err" head_width heads "layers" timm
 printf '{"embed_dim": 99999999' >heads.json
 refused --model heads.json
 expect 2 pretrian
-says "pretrain"
+says "$err" "pretrain"
 
 # --- paths
 : >file
 refused --logs file
-says "--logs 'file' is a file"
+says "$err" "--logs 'file' is a file"
 long=$(head -c 5000 /dev/zero | tr '\0' p)
 refused --train-data "$long"
-says "5000 bytes"
+says "$err" "5000 bytes"
 expect 2 pretrain --config run.json --name "$long"
-says "longer than 200 bytes"
+says "$err" "longer than 200 bytes"
 refused --logs "$long"
-says "longer than 3500 bytes"
+says "$err" "longer than 3500 bytes"
 refused --tokenizer "$long"
 refused --model "$long"
 refused --resume "$long"
 mkdir logs && : >logs/taken
 expect 2 pretrain --config run.json --name taken
-says "a file has the name of the run's folder"
+says "$err" "a file has the name of the run's folder"
 rm -r logs
 other=$(printf 'caf\351')
 mkdir "$other" && cp good.tar "$other/"
@@ -241,24 +206,24 @@ expect 0 pretrain --config run.json --train-data "$other/good.tar" --logs "$othe
 head -c 300 "$golden/model/spiece.model" >cut.model
 refused --tokenizer cut.model
 refused --tokenizer "$golden/spm_no_eos.model"
-says "no end-of-text piece"
+says "$err" "no end-of-text piece"
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n' >lfs.model
 refused --tokenizer lfs.model
-says "Git LFS pointer"
+says "$err" "Git LFS pointer"
 refused --tokenizer html.tar
-says "HTML"
+says "$err" "HTML"
 refused --tokenizer good.tar
 : >empty.model
 refused --tokenizer empty.model
 
 # --- models and checkpoints
 refused --resume "$golden/model"
-says "weights at most"
+says "$err" "weights at most"
 expect 0 pretrain --config run.json --name base
 refused_checkpoint()
 {
     expect 2 pretrain --config run.json --name refused --resume spoiled
-    says "$@"
+    says "$err" "$@"
     [ -e logs/refused ] && complain "a refusal left logs/refused"
 }
 spoil()
@@ -276,7 +241,7 @@ spoil && printf '{"format_version": 7}' >spoiled/trainer.json
 refused_checkpoint "format_version is 7"
 expect 2 pretrain --config run.json --name refused --resume logs/base/checkpoints/epoch_1 --lr 1e-9 \
     --seed 8
-says "lr was" "seed was 0, is 8"
+says "$err" "lr was" "seed was 0, is 8"
 rm -rf logs
 
 # each command that reads a model, on folders that hold something else
@@ -287,25 +252,25 @@ for command in "embed --data good.tar --output made" "recall --data good.tar" "e
     rm spoiled/spiece.model
     # shellcheck disable=SC2086
     expect 2 $command --model spoiled
-    says "lacks spiece.model"
+    says "$err" "lacks spiece.model"
     cp "$golden/spm_bpe.model" spoiled/spiece.model
     # shellcheck disable=SC2086
     expect 2 $command --model spoiled
-    says "pieces" "28"
+    says "$err" "pieces" "28"
     cp "$golden/model/spiece.model" spoiled/
     head -c 2000 "$golden/model/open_clip_model.safetensors" >spoiled/open_clip_model.safetensors
     # shellcheck disable=SC2086
     expect 2 $command --model spoiled
-    says "open_clip_model.safetensors"
+    says "$err" "open_clip_model.safetensors"
     cp "$golden/open_clip_tok/open_clip_model.safetensors" spoiled/
     # shellcheck disable=SC2086
     expect 2 $command --model spoiled
-    says "does not fit the model" "token_embedding.weight has the shape"
+    says "$err" "does not fit the model" "token_embedding.weight has the shape"
     [ -e made ] && complain "$command left something"
 done
 cp -r "$golden/model" whole
 expect 2 export --model whole --output file
-says "file exists"
+says "$err" "file exists"
 expect 2 embed --model whole --output made
 expect 2 zeroshot --model whole --data good.tar --classnames file --templates file
 expect 2 inspect --model nowhere
@@ -313,7 +278,6 @@ expect 2 inspect --model nowhere
 # words, model, tokenizer and shards that are wrong are refused together
 expect 2 pretrain --batch-siz 3 --epochs x --model ViT-B-23 --tokenizer absent \
     --train-data '/absent/{0..2}.tar'
-says "did you mean --batch-size" "--epochs" "ViT-B-23" "absent" "/absent/2.tar"
+says "$err" "did you mean --batch-size" "--epochs" "ViT-B-23" "absent" "/absent/2.tar"
 
-[ "$failures" -eq 0 ] || exit 1
-echo "bad input is named, counted or refused"
+finish "bad input"

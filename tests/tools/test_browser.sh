@@ -3,26 +3,13 @@
 # text, no script runs, nothing is asked of the network. The same checks must then say no to the page
 # with its escapes undone. Needs Debian's chromium; without it the test is skipped (exit 77).
 # Usage: sh test_browser.sh path/to/diptych scratch-dir
-set -u
-diptych=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+. "$(dirname "$0")/../check.sh"
 pixels=$(dirname "$diptych")/tests/pixels
-scratch=$2
-if ! command -v chromium >/dev/null 2>&1; then
-    echo "SKIPPED: there is no chromium: the page that inspect --html writes was seen by nobody"
-    exit 77
-fi
-rm -rf "$scratch"
-mkdir -p "$scratch/members" || exit 1
+command -v chromium >/dev/null 2>&1 ||
+    skip "there is no chromium: the page that inspect --html writes was seen by nobody"
 cd "$scratch" || exit 1
-scratch=$PWD
+mkdir members
 export HOME="$scratch"
-failures=0
-
-complain()
-{
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
 
 # Three pictures of one colour each, one that is broken; words that try to be more than words.
 owned=00ff7f # the page's background if a script of a caption has run
@@ -104,5 +91,4 @@ timeout 120 chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm
 [ "$(seen phone c0ffee)" -ge 1000 ] || complain "the page is wider than a narrow window"
 [ "$(seen phone ffffff)" -lt 100000 ] || complain "the dark page is white"
 
-[ "$failures" -eq 0 ] && echo "all passed"
-exit $((failures > 0))
+finish "the page in a browser"

@@ -2,41 +2,10 @@
 # zeroshot, recall, embed, export and inspect on the reference model of tests/golden/model: what
 # they print, what they count, what they refuse.
 # Usage: sh test_evaluation.sh path/to/diptych scratch-dir
-set -u
-diptych=$1
-scratch=$2
-golden=$(cd "$(dirname "$0")/../golden/model" && pwd)
-rm -rf "$scratch"
-mkdir -p "$scratch/members" || exit 1
+. "$(dirname "$0")/../check.sh"
+reference=$golden/model
 cd "$scratch" || exit 1
-failures=0
-
-complain()
-{
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect STATUS WORDS...: run the program, leave its output in $out and $err.
-expect()
-{
-    wanted=$1
-    shift
-    "$diptych" "$@" >out 2>err
-    status=$?
-    out=$(cat out)
-    err=$(cat err)
-    [ "$status" -eq "$wanted" ] || complain "diptych $*: exit $status, not $wanted: $err"
-}
-
-# says TEXT PART
-says()
-{
-    case $1 in
-    *"$2"*) ;;
-    *) complain "\"$2\" is not in: $1" ;;
-    esac
-}
+mkdir members
 
 # json KEY VALUE: the last output is one JSON object on one line, with this number or string in it.
 json()
@@ -56,7 +25,7 @@ floats()
 
 # --- data: three images, five captions, labels 0 1 2; then three samples that cannot be used.
 for i in 0 1 2; do
-    cp "$golden/$i.png" "members/$i.png"
+    cp "$reference/$i.png" "members/$i.png"
     echo $i >"members/$i.cls"
 done
 printf '\357\273\277a red square\r\n\r\na blue circle on white\r\n' >members/0.txt
@@ -66,10 +35,10 @@ printf 'a red square' >members/2.txt
 printf '<html>' >members/3.png
 echo 0 >members/3.cls
 printf 'words' >members/3.txt
-head -c 100 "$golden/1.png" >members/4.png
+head -c 100 "$reference/1.png" >members/4.png
 echo 0 >members/4.cls
 printf 'words' >members/4.txt
-cp "$golden/0.png" members/5.png
+cp "$reference/0.png" members/5.png
 echo 0 >members/5.cls
 printf ' \n' >members/5.txt
 (cd members && tar --format=ustar -cf ../mixed.tar ./*)
@@ -77,7 +46,7 @@ printf 'red\nblue\ngreen\n' >names
 printf 'a {c} square\n\n{c}\n' >templates
 
 # --- recall, against ranks computed here from the features
-run="--model $golden --precision fp32"
+run="--model $reference --precision fp32"
 expect 0 embed $run --data good.tar --output images.npy
 expect 0 embed $run --data good.tar --data-kind text --output texts.npy --json
 json n 5
@@ -131,7 +100,7 @@ json image_retrieval_recall@5 1
 for pair in "image_retrieval_recall@1 $t2i" "text_retrieval_recall@1 $i2t" \
     "text_to_image_mean_rank $t2i_rank" "image_to_text_mean_rank $i2t_rank"; do
     set -- $pair
-    figure=$(sed "s/.*\"$1\":\([-0-9.e+]*\).*/\1/" out)
+    figure=$(number "$1")
     echo "$figure $2" | awk '{ d = $1 - $2; exit !(d < 1e-5 && d > -1e-5) }' ||
         complain "$1 is $figure, expected $2"
 done
@@ -186,7 +155,7 @@ expect 0 embed $run --texts "a red square" red "a blue square" blue "a green squ
     }' >expected
 expect 0 zeroshot $run --data good.tar --classnames names --templates templates --json
 json n 3
-figure=$(sed 's/.*"acc1":\([-0-9.e+]*\).*/\1/' out)
+figure=$(number acc1)
 echo "$figure $(cat expected)" | awk '{ d = $1 - $2; exit !(d < 1e-5 && d > -1e-5) }' ||
     complain "acc1 is $figure, expected $(cat expected)"
 
@@ -198,18 +167,18 @@ done
 cmp -s recall.1 recall.2 || complain "recall depends on workers, threads or batch size"
 
 # --- embed
-expect 0 embed $run --images "$golden/0.png" "$golden/2.png" --output two.npy --json
+expect 0 embed $run --images "$reference/0.png" "$reference/2.png" --output two.npy --json
 json n 2
 json embed_dim 16
 head -c 6 two.npy | od -An -c | grep -q "N *U *M *P *Y" || complain "two.npy is no NumPy file"
 expect 2 embed $run --output x.npy
 says "$err" "one of --images, --texts and --data"
 expect 2 embed $run --texts a --data good.tar --output x.npy
-expect 2 embed $run --images "$golden/0.png" members/3.png --output x.npy
+expect 2 embed $run --images "$reference/0.png" members/3.png --output x.npy
 says "$err" "members/3.png"
 mkfifo pipe
 for input in absent.png members pipe; do
-    expect 2 embed $run --images "$golden/0.png" $input --output x.npy
+    expect 2 embed $run --images "$reference/0.png" $input --output x.npy
     says "$err" "$input"
 done
 expect 1 embed $run --texts a --output missing/x.npy
@@ -240,13 +209,13 @@ expect 2 recall $run --data good.tar --batch-sise 4
 says "$err" "batch-size"
 
 # --- export
-expect 0 export --model "$golden" --output exported --json
+expect 0 export --model "$reference" --output exported --json
 json n_tensors 62
 expect 0 embed --model exported --precision fp32 --data good.tar --output again.npy
 cmp -s again.npy images.npy || complain "the exported model gives other features"
-expect 2 export --model "$golden" --output exported
+expect 2 export --model "$reference" --output exported
 says "$err" "exists"
-expect 0 export --model "$golden" --output exported --overwrite
+expect 0 export --model "$reference" --output exported --overwrite
 expect 2 export --model exported --output exported --overwrite
 
 # --- the average of the weights: asked for and not there is refused; reports say whose figures
@@ -263,7 +232,7 @@ done
 expect 0 recall $run --data good.tar --json
 json ema false
 
-expect 2 export --model "$golden" --output members --overwrite
+expect 2 export --model "$reference" --output members --overwrite
 [ -e members/0.png ] || complain "export replaced a folder that holds no model"
 [ -z "$(find . -name '*.tmp-*')" ] || complain "temporary files are left: $(find . -name '*.tmp-*')"
 
@@ -274,9 +243,9 @@ expect 0 inspect --model ViT-B-16 --json
 json n_parameters 149620737
 json n_parameters_image 86192640
 json n_tensors 302
-expect 0 inspect --model "$golden" --json
+expect 0 inspect --model "$reference" --json
 json n_parameters 35617
-expect 0 inspect --model "$golden" --parameters
+expect 0 inspect --model "$reference" --parameters
 says "$out" "visual.conv1.weight"
 expect 0 inspect --checkpoint exported --json --parameters
 json data_bytes 142468
@@ -294,8 +263,8 @@ json dropped 1
 expect 0 inspect --shards mixed.tar
 says "$out" "captions_per_sample"
 mkdir apart
-cp "$golden/0.png" apart/p.png
-cp "$golden/0.png" apart/q.png
+cp "$reference/0.png" apart/p.png
+cp "$reference/0.png" apart/q.png
 printf 'a\000b\033[1m\302\233c' >apart/p.txt
 cp apart/p.txt apart/q.txt
 echo one >apart/p.cls
@@ -310,9 +279,8 @@ says "$err" "the members of a sample must follow each other: pack with tar --sor
 says "$err" "unreadable class label"
 expect 2 inspect --model ViT-B-33
 says "$err" "ViT-B-32"
-expect 2 inspect --model "$golden" --shards good.tar
+expect 2 inspect --model "$reference" --shards good.tar
 printf '{"model_cfg": {' >broken.json
 expect 2 inspect --model broken.json
 
-[ $failures -eq 0 ] || exit 1
-echo "all checks passed"
+finish evaluation

@@ -4,27 +4,12 @@
 # archive. Writing shards stays in the folder it was given. Without strace, or where tracing is not
 # permitted, the test is skipped (exit 77).
 # Usage: sh test_isolation.sh path/to/diptych scratch-dir
-set -u
-diptych=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
-golden=$(cd "$(dirname "$0")/../golden" && pwd)
-scratch=$2
-rm -rf "$scratch"
-mkdir -p "$scratch/deep/er" || exit 1
-scratch=$(cd "$scratch" && pwd)
+. "$(dirname "$0")/../check.sh"
+mkdir -p "$scratch/deep/er"
 cd "$scratch/deep/er" || exit 1
-failures=0
-if ! strace -o trace true 2>strace.err; then
-    echo "SKIPPED: no process can be traced: $(head -n 1 strace.err)"
-    exit 77
-fi
+strace -o trace true 2>strace.err || skip "no process can be traced: $(head -n 1 strace.err)"
 export OMP_WAIT_POLICY=passive # as it is set, the program need not start itself again to set it
 export ASAN_OPTIONS=detect_leaks=0 # a process that is traced cannot look for leaks
-
-complain()
-{
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
 
 # An archive of hostile names: paths out of it, commands, addresses, lines, links.
 mkdir parts
@@ -122,5 +107,4 @@ done
 for left in "$scratch/deep/x.png" "$scratch/absolute.png" owned; do
     [ ! -e "$left" ] || complain "$left was written"
 done
-[ "$failures" -eq 0 ] && echo "all passed"
-exit $((failures > 0))
+finish isolation

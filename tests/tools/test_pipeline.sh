@@ -4,42 +4,12 @@
 # second half of the shard test, the stamps of Tux Paint, both as Debian packages install them;
 # without the first it is skipped (exit 77).
 # Usage: sh test_pipeline.sh path/to/diptych scratch-dir
-set -u
-diptych=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
-scratch=$2
+. "$(dirname "$0")/../check.sh"
 configs=$(cd "$(dirname "$0")/../../configs" && pwd)
 fashion=/usr/share/datasets/fashion-mnist
 stamps=/usr/share/tuxpaint/stamps
-if [ ! -r "$fashion/t10k-images-idx3-ubyte.gz" ]; then
-    echo "SKIPPED: $fashion/t10k-images-idx3-ubyte.gz is not there"
-    exit 77
-fi
-rm -rf "$scratch"
-mkdir -p "$scratch" || exit 1
+[ -r "$fashion/t10k-images-idx3-ubyte.gz" ] || skip "$fashion/t10k-images-idx3-ubyte.gz is not there"
 cd "$scratch" || exit 1
-failures=0
-
-complain()
-{
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect STATUS WORDS...: run the program, leave its output in the files out and err.
-expect()
-{
-    wanted=$1
-    shift
-    "$diptych" "$@" >out 2>err
-    status=$?
-    [ "$status" -eq "$wanted" ] || complain "diptych $*: exit $status, not $wanted: $(tail -n 3 err)"
-}
-
-# says FILE PART
-says()
-{
-    grep -qF -- "$2" "$1" || complain "\"$2\" is not in $1: $(head -c 600 "$1")"
-}
 
 has()
 {
@@ -55,10 +25,10 @@ is_count()
     [ $# -eq "$wanted" ] || complain "not $wanted but $#: $*"
 }
 
-# Is the file out exactly one JSON object, and nothing else but white space?
+# one_object WHAT: is $out exactly one JSON object, and nothing else but white space?
 one_object()
 {
-    awk '
+    printf '%s\n' "$out" | awk '
     { text = text $0 "\n" }
     END {
         depth = 0; objects = 0; quoted = 0
@@ -76,13 +46,7 @@ one_object()
             if (c == "}") depth--
         }
         exit !(objects == 1 && depth == 0 && !quoted)
-    }' out || complain "$1: not one JSON object: $(head -c 300 out)"
-}
-
-# number KEY [FILE]: the value of a key of the last output
-number()
-{
-    sed -n "s/.*\"$1\":[[:space:]]*\(-\{0,1\}[0-9.][0-9.e+-]*\).*/\1/p" "${2:-out}" | head -n 1
+    }' || complain "$1: not one JSON object: $(printf %s "$out" | head -c 300)"
 }
 
 # holds WHAT EXPRESSION: arithmetic that must be true
@@ -151,8 +115,8 @@ expect 0 pretrain --config run.json --name first --ema-decay 0.9 --json \
 one_object pretrain
 holds "steps" "$(number step) == 40 && $(number samples_seen) == 2000 && $(number epoch) == 1"
 holds "faults" "$(number skipped_steps) == 0 && $(number dropped_samples) == 0"
-says err "Train Epoch: 0 ["
-says err "Eval Epoch: 1 "
+says "$err" "Train Epoch: 0 ["
+says "$err" "Eval Epoch: 1 "
 run=logs/first
 for file in out.log params.txt ledger.json dropped.jsonl checkpoints/results.jsonl \
     checkpoints/epoch_1/ledger.json checkpoints/epoch_1/open_clip_config.json \
@@ -164,13 +128,13 @@ done
 [ "$(readlink $run/checkpoints/epoch_latest)" = epoch_1 ] || complain "epoch_latest is not epoch_1"
 is_count $run/checkpoints 3
 [ "$(wc -l <$run/checkpoints/results.jsonl)" -eq 1 ] || complain "results.jsonl is not one line"
-says $run/params.txt "batch_size: 50"
-says $run/out.log "Train Epoch: 0 ["
-cp $run/checkpoints/results.jsonl out
+says "$(cat $run/params.txt)" "batch_size: 50"
+says "$(cat $run/out.log)" "Train Epoch: 0 ["
+out=$(cat $run/checkpoints/results.jsonl)
 one_object results.jsonl
 for key in epoch clip_val_loss 'image_to_text_R@1' 'text_to_image_R@10' num_samples \
     zeroshot-val-top1 zeroshot-val-top5; do
-    says out "\"$key\":"
+    says "$out" "\"$key\":"
 done
 during=$(number zeroshot-val-top1)
 cmp -s spm.model $run/checkpoints/epoch_1/spiece.model || complain "the tokenizer was changed"
@@ -188,7 +152,7 @@ one_object "zeroshot of the average"
 expect 0 recall --model $run --data judge --json
 one_object recall
 expect 0 recall --model $run --data judge
-says out "text_to_image"
+says "$out" "text_to_image"
 
 # --- export, and the same features from both folders
 expect 0 export --model $run --output exported --json
@@ -218,12 +182,12 @@ done
 
 # --- the same run again is refused, and resuming a finished one changes nothing
 expect 2 pretrain --config run.json --name first
-says err "already holds a run"
+says "$err" "already holds a run"
 expect 0 pretrain --config run.json --name first --ema-decay 0.9 --resume latest --json
 one_object "pretrain --resume latest"
 holds "steps of a finished run" "$(number step) == 40"
 expect 2 pretrain --config run.json --name first --ema-decay 0.9 --resume latest --lr 1e-3
-says err "lr was 0.004, is 0.001"
+says "$err" "lr was 0.004, is 0.001"
 
 # --- interrupted by either signal, resumed, and the same weights as without
 # interrupt NAME SIGNAL: a run of 12 epochs that gets the signal after a few steps
@@ -242,9 +206,11 @@ interrupt()
     kill -s "$2" $child
     wait $child
     status=$?
+    out=$(cat out)
+    err=$(cat err)
     [ $status -eq 1 ] || complain "interrupted by $2: exit $status, not 1"
     one_object "interrupted by $2"
-    says err "stopped on request"
+    says "$err" "stopped on request"
     case $(readlink "logs/$1/checkpoints/epoch_latest") in
     epoch_*_step_*) has "logs/$1/checkpoints/epoch_latest/trainer.json" ;;
     *) complain "$2 left no checkpoint: $(ls "logs/$1/checkpoints")" ;;
@@ -292,5 +258,4 @@ else
     echo "SKIPPED: the stamps, $stamps is not there"
 fi
 
-[ "$failures" -eq 0 ] || exit 1
-echo "the whole way works"
+finish "the whole way"

@@ -198,4 +198,12 @@ static inline int tiny_same(const char *name, const char *other, const char *res
     return same;
 }
 
+/* A number of a run's summary, metrics or trainer.json. */
+static inline double tiny_figure(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (!cJSON_IsNumber(item)) fail_msg("no figure %s", key);
+    return item->valuedouble;
+}
+
 #endif
