@@ -7,7 +7,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "data/faults_internal.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum {
     LOGGED_PER_KIND = 20,

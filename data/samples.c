@@ -11,7 +11,7 @@
 #include "core/threads.h"
 #include "data/samples_internal.h"
 #include "data/shard/tar.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum {
     MIN_THREADS = 16,

@@ -9,15 +9,15 @@
 
 #include "tools/command.h"
 
-extern const dip_command dip_command_tokenizer, dip_command_shard, dip_command_pretrain,
-    dip_command_zeroshot, dip_command_recall, dip_command_embed, dip_command_export,
-    dip_command_inspect, dip_command_bench;
+extern const dip_command dip_command_tokenizer, dip_command_shard, dip_command_index,
+    dip_command_pretrain, dip_command_zeroshot, dip_command_recall, dip_command_embed,
+    dip_command_export, dip_command_inspect, dip_command_bench;
 
 /* In the order of a project: words, data, training, judging, using. */
 static const dip_command *const commands[] = {
-    &dip_command_tokenizer, &dip_command_shard,   &dip_command_pretrain,
-    &dip_command_zeroshot,  &dip_command_recall,  &dip_command_embed,
-    &dip_command_export,    &dip_command_inspect, &dip_command_bench,
+    &dip_command_tokenizer, &dip_command_shard,  &dip_command_index, &dip_command_pretrain,
+    &dip_command_zeroshot,  &dip_command_recall, &dip_command_embed, &dip_command_export,
+    &dip_command_inspect,   &dip_command_bench,
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 enum { EXIT_FAILED = 1, EXIT_REFUSED = 2 };

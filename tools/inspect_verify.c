@@ -1,9 +1,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "data/shard/shard.h"
-#include "data/shard/shard_index.h"
+#include "data/shard/shard_index_fit.h"
 #include "tools/inspect.h"
 
 enum { READ_BYTES = 1 << 20 };
@@ -55,24 +54,11 @@ static dip_status next_entry(comparison *c)
     return status == DIP_END ? DIP_OK : status;
 }
 
-/* DIP_FORMAT: the file ends before the data does. */
-static dip_status data_crc(uint32_t *crc, comparison *c)
-{
-    uint64_t at = c->entry.offset, end = at + c->entry.n_bytes;
-    *crc = 0;
-    while (at < end) {
-        size_t n = end - at < READ_BYTES ? (size_t)(end - at) : READ_BYTES;
-        DIP_TRY(dip_shard_read(c->shard, c->buffer, at, n));
-        *crc = dip_crc32c(*crc, c->buffer, n);
-        at += n;
-    }
-    return DIP_OK;
-}
-
 static dip_status check_data(comparison *c)
 {
     uint32_t crc;
-    dip_status status = data_crc(&crc, c);
+    dip_status status =
+        dip_shard_crc(&crc, c->shard, c->entry.offset, c->entry.n_bytes, c->buffer, READ_BYTES);
     c->n_members++;
     if (status == DIP_FORMAT)
         return add_fault(c, DIP_FAULT_CHECKSUM, c->entry.name, c->entry.offset, dip_error());

@@ -1,6 +1,5 @@
 /* diptych shard - turn images and captions of many kinds into WebDataset shards. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,38 +7,9 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "data/pattern.h"
-#include "tools/shard.h"
 #include "tools/command.h"
-
-/* Interruption. */
-
-static volatile sig_atomic_t stop_requested;
-static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
-enum { N_STOP_SIGNALS = sizeof stop_signals / sizeof stop_signals[0] };
-
-static void request_stop(int signal_number)
-{
-    (void)signal_number;
-    stop_requested = 1;
-}
-
-/* The handler stays for a second signal: timeout(1) sends two at once, and what is left to do, the
- * clean-up, is short. A signal that is ignored (nohup) stays ignored. */
-static void catch_signals(struct sigaction before[N_STOP_SIGNALS])
-{
-    struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    stop_requested = 0;
-    for (int i = 0; i < N_STOP_SIGNALS; i++) {
-        sigaction(stop_signals[i], NULL, &before[i]);
-        if (before[i].sa_handler != SIG_IGN) sigaction(stop_signals[i], &action, NULL);
-    }
-}
-
-static void release_signals(const struct sigaction before[N_STOP_SIGNALS])
-{
-    for (int i = 0; i < N_STOP_SIGNALS; i++) sigaction(stop_signals[i], &before[i], NULL);
-}
+#include "tools/interrupt.h"
+#include "tools/shard.h"
 
 /* A run. */
 
@@ -294,7 +264,7 @@ static dip_status take(shard_run *run, int64_t position, const shard_sample *sam
 
 static dip_status check_stop(const shard_run *run)
 {
-    if (!stop_requested) return DIP_OK;
+    if (!dip_interrupt_requested()) return DIP_OK;
     int64_t n = shard_journal_n_shards(run->journal);
     if (n == 0) return dip_fail(DIP_INTERRUPTED, "stopped on request; no shard was finished");
     return dip_fail(DIP_INTERRUPTED,
@@ -406,16 +376,16 @@ static void close_run(shard_run *run)
 static dip_status make_shards(const shard_options *o, shard_losses *lost)
 {
     shard_run run = {.o = o, .lost = lost};
-    struct sigaction before[N_STOP_SIGNALS];
+    dip_interrupt interrupt;
     dip_status status = prepare(&run);
     if (status == DIP_OK) {
-        catch_signals(
-            before); /* until here a signal ends the program at once: nothing is written */
+        /* Until here a signal ends the program at once: nothing is written. */
+        dip_interrupt_catch(&interrupt);
         status = begin(&run);
         if (status == DIP_OK) status = write_all(&run);
         if (status == DIP_OK) status = check_stop(&run);
         if (status == DIP_OK) status = finish(&run);
-        release_signals(before);
+        dip_interrupt_release(&interrupt);
     }
     if (status != DIP_OK && status != DIP_INTERRUPTED && is_worth_keeping(&run))
         dip_warn("the finished shards stay; the same command goes on after them");

@@ -25,7 +25,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 #include "tools/shard.h"
 
 static const size_t max_journal_bytes = (size_t)1 << 40;

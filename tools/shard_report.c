@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 #include "tools/shard.h"
 
 enum { MAX_NAMED = 1000, TEXT_BYTES = 600 };

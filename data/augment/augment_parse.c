@@ -10,7 +10,7 @@
 
 #include "core/config.h" /* dip_nearest_word */
 #include "core/number.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 /* A text: more than any list is long when it is printed with all that can be in it. */
 enum { MAX_TEXT_BYTES = 1 << 18, MAX_WORD_BYTES = 64, QUOTED_BYTES = 61 };

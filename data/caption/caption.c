@@ -6,7 +6,7 @@
 
 #include "data/caption/caption_json.h"
 #include "data/caption/caption_text.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 /* Lines. */
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "data/caption/caption_text.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum { MAX_NAME_CHARACTERS = 32, REPLACEMENT = 0xfffd };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/json.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 static bool is_blank_text(const char *text)
 {

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 /* Blanks and words. */
 

@@ -4,7 +4,7 @@
 
 #include "core/file.h"
 #include "data/pairs/pairs_internal.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum { BLOCK_BYTES = 1 << 16 };
 

@@ -5,7 +5,7 @@
 #include "core/file.h"
 #include "core/rng.h"
 #include "data/pairs/pairs_internal.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum { MAX_LINES = 1000000 };
 static const char placeholder[] = "{c}";

@@ -7,7 +7,7 @@
 
 #include "data/shard/shard_source.h"
 #include "data/shard/tar.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum {
     MAX_NAME_BYTES = 64 * 1024,

@@ -96,10 +96,25 @@ static const char *check_records(const dip_shard_index *index)
     return at == end ? NULL : "it goes on after its last record";
 }
 
+static bool has_magic(const char *bytes, size_t n_bytes)
+{
+    return n_bytes >= MAGIC_BYTES && memcmp(bytes, magic, MAGIC_BYTES) == 0;
+}
+
+bool dip_shard_index_is_ours(const char *shard_path)
+{
+    char *bytes = NULL, *path = dip_shard_index_path(shard_path);
+    size_t n_bytes;
+    const bool ours = path && dip_file_read(&bytes, &n_bytes, path, MAX_INDEX_BYTES) == DIP_OK &&
+                      has_magic(bytes, n_bytes);
+    free(bytes);
+    free(path);
+    return ours;
+}
+
 static const char *check(const dip_shard_index *index)
 {
-    if (index->n_bytes < MAGIC_BYTES || memcmp(index->bytes, magic, MAGIC_BYTES) != 0)
-        return "it is not an index of Diptych's";
+    if (!has_magic(index->bytes, index->n_bytes)) return "it is not an index of Diptych's";
     if (index->n_bytes < HEAD_BYTES + TAIL_BYTES) return "it is cut off";
     if (get(index->bytes + VERSION_AT, 4) != VERSION) return "its version is not 1";
     const size_t end = index->n_bytes - TAIL_BYTES;

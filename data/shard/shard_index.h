@@ -14,6 +14,7 @@
 #ifndef DIP_DATA_SHARD_INDEX_H
 #define DIP_DATA_SHARD_INDEX_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,9 @@ int64_t dip_shard_index_members(const dip_shard_index *index);
 
 /* SHARD.tar.idx, malloc'd; NULL only when out of memory. */
 char *dip_shard_index_path(const char *shard_path);
+/* Does SHARD.tar.idx begin as an index, whatever follows? false also when it cannot be read: other
+ * software has files of that name too, and they are not to be replaced. */
+bool dip_shard_index_is_ours(const char *shard_path);
 
 typedef struct dip_index_builder dip_index_builder;
 

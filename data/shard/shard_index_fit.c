@@ -11,6 +11,20 @@ enum {
     MAX_COMPARED_BYTES = 16 << 20 /* of a member, to tell one shard from another */
 };
 
+dip_status dip_shard_crc(uint32_t *crc, const dip_shard *shard, uint64_t offset, uint64_t n_bytes,
+                         void *buffer, size_t buffer_bytes)
+{
+    *crc = 0;
+    while (n_bytes > 0) {
+        const size_t n = n_bytes < buffer_bytes ? (size_t)n_bytes : buffer_bytes;
+        DIP_TRY(dip_shard_read(shard, buffer, offset, n));
+        *crc = dip_crc32c(*crc, buffer, n);
+        offset += n;
+        n_bytes -= n;
+    }
+    return DIP_OK;
+}
+
 /* Do an entry and a header speak of the same bytes? */
 static bool same_place(const dip_member_entry *entry, const dip_member *member)
 {
@@ -38,17 +52,11 @@ static dip_status was_cut(bool *cut, dip_shard_index *index, dip_shard *shard)
 /* Are the bytes at its place those of this entry? Empty members all look alike. */
 static dip_status has_data(bool *has, const dip_shard *shard, const dip_member_entry *entry)
 {
-    uint8_t bytes[READ_BYTES];
-    uint32_t crc = 0;
+    uint8_t buffer[READ_BYTES];
+    uint32_t crc;
     *has = false;
     if (entry->n_bytes == 0 || entry->n_bytes > MAX_COMPARED_BYTES) return DIP_OK;
-    for (uint64_t done = 0; done < entry->n_bytes;) {
-        const uint64_t left = entry->n_bytes - done;
-        const size_t n = left < sizeof bytes ? (size_t)left : sizeof bytes;
-        DIP_TRY(dip_shard_read(shard, bytes, entry->offset + done, n));
-        crc = dip_crc32c(crc, bytes, n);
-        done += n;
-    }
+    DIP_TRY(dip_shard_crc(&crc, shard, entry->offset, entry->n_bytes, buffer, sizeof buffer));
     *has = crc == entry->crc;
     return DIP_OK;
 }

@@ -10,10 +10,18 @@
 #ifndef DIP_DATA_SHARD_INDEX_FIT_H
 #define DIP_DATA_SHARD_INDEX_FIT_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 #include "data/shard/shard.h"
 #include "data/shard/shard_index.h"
 
 /* Leaves the shard at its beginning. */
 dip_status dip_shard_index_open(dip_shard_index **index, dip_shard *shard);
+
+/* The checksum that an index holds, of n_bytes at `offset`, read through `buffer`. DIP_FORMAT: the
+ * file ends before them. */
+dip_status dip_shard_crc(uint32_t *crc, const dip_shard *shard, uint64_t offset, uint64_t n_bytes,
+                         void *buffer, size_t buffer_bytes);
 
 #endif

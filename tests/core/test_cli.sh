@@ -46,7 +46,7 @@ says "$err" "SYNOPSIS"
 expect 0 help
 [ -z "$err" ] || complain "help writes on stderr: $err"
 expect 0 --help
-commands="tokenizer shard pretrain zeroshot recall embed export inspect bench"
+commands="tokenizer shard index pretrain zeroshot recall embed export inspect bench"
 for command in $commands; do
     says "$out" "    $command "
 done

@@ -11,7 +11,7 @@
 
 #include "data/caption/caption.h"
 #include "data/caption/caption_text.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 static dip_rng rng_of(uint64_t item)
 {

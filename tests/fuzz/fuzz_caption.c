@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "data/caption/caption.h"
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum { N_CLEANS = DIP_CLEAN_CANONICALIZE + 1 };
 

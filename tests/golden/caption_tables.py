@@ -1,4 +1,4 @@
-"""Make data/caption/utf8_lower.inc and data/caption/html_entities.inc from Python's own tables.
+"""Make core/utf8_lower.inc and data/caption/html_entities.inc from Python's own tables.
 
     python caption_tables.py       (in this folder; Python 3.11 with Unicode 14.0.0)
 

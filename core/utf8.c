@@ -1,4 +1,4 @@
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 #include <stdio.h>
 #include <string.h>

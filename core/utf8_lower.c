@@ -1,5 +1,5 @@
 /* Lower case of all scripts that have one. */
-#include "data/caption/utf8.h"
+#include "core/utf8.h"
 
 enum {
     SIGMA = 0x3a3,
@@ -16,7 +16,7 @@ typedef struct run {
 } run;
 
 static const run runs[] = {
-#include "data/caption/utf8_lower.inc"
+#include "core/utf8_lower.inc"
 };
 enum { N_RUNS = sizeof runs / sizeof *runs };
 
