@@ -250,10 +250,6 @@ const dip_tokenizer *dip_model_tokenizer(const dip_model *model)
 {
     return model->tokenizer;
 }
-const dip_exec *dip_model_exec(const dip_model *model)
-{
-    return &model->exec;
-}
 const char *dip_model_folder(const dip_model *model)
 {
     return model->folder;

@@ -16,7 +16,6 @@ enum { DIP_MAX_IMAGE_PIXELS = 25000000 };
 
 const dip_clip *dip_model_clip(const dip_model *model);
 const dip_tokenizer *dip_model_tokenizer(const dip_model *model);
-const dip_exec *dip_model_exec(const dip_model *model);
 const char *dip_model_folder(const dip_model *model); /* the folder that was read */
 bool dip_model_is_ema(const dip_model *model);        /* are its weights the averaged ones? */
 
