@@ -6,7 +6,7 @@
 # --sanitize  with AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize instead of
 #             build/release
 # --threads   with ThreadSanitizer, in build/threads: the tests of what runs in threads of its own
-#             (queues, ledger, index, loader, the shard command). Not those of code that divides its
+#             (ledger, index, loader, the shard command). Not those of code that divides its
 #             work by OpenMP: gcc's runtime for it is not built for ThreadSanitizer, which takes its
 #             barriers for races.
 #

@@ -47,7 +47,7 @@ typedef struct dip_rect {
     double x, y, width, height;
 } dip_rect;
 
-/* Close to the end of its input libjpeg-turbo decodes at half the speed, on its guard at every
+/* Close to the end of its input libjpeg-turbo decodes more slowly, on its guard at every
  * byte. Zeros behind a file put that off; where there are none, it is copied. No mark is found
  * among them: a file without its end is found out as before. */
 enum { DIP_IMAGE_PADDING = 5120 };
